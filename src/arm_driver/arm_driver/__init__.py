@@ -1,0 +1,1 @@
+"""Plays joint trajectories on a serial arm with Feetech servos."""

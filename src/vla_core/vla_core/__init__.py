@@ -1,0 +1,1 @@
+"""Pure core of Evergreen: observations, action chunks, images, wire protocol, manifests, latency."""

@@ -1,0 +1,1 @@
+"""Runs a vision-language-action policy and publishes joint trajectories."""

@@ -1,0 +1,1 @@
+"""Shared ROS 2 code of Evergreen: parameters, QoS, diagnostics, start-up."""

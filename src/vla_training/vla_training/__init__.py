@@ -1,0 +1,1 @@
+"""Records, trains, exports and evaluates policies."""
