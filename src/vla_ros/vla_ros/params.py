@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar, get_type_hints
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, ParameterException
 from rclpy.node import Node
 
@@ -105,8 +105,6 @@ def _add_range(descriptor: ParameterDescriptor, spec: Field[Any]) -> None:
         return  # a range would make rclpy refuse whole numbers for a float; `_checked` and the text do it better
     if isinstance(spec.default, int):
         descriptor.integer_range = [IntegerRange(from_value=int(minimum), to_value=int(maximum), step=0)]
-    elif isinstance(spec.default, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=float(minimum), to_value=float(maximum))]
 
 
 def table(settings: type[Any]) -> str:
