@@ -1,0 +1,210 @@
+"""LeRobot's ACT policy, built from scratch and small enough to learn on a CPU.
+
+Stock LeRobot freezes the batch normalisation of ACT's ResNet, which suits pretrained weights. Started from random ones,
+a frozen normalisation is no normalisation at all, and the policy localises objects about twice as badly. So
+`thaw_batchnorm` puts real batch normalisation in for training, and `fold_batchnorm` writes what it learnt into the
+frozen form: the checkpoint is a plain LeRobot one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
+from lerobot.policies.act.configuration_act import ACTConfig
+from lerobot.policies.act.modeling_act import ACTPolicy
+from lerobot.policies.factory import make_pre_post_processors
+from lerobot.processor import PolicyProcessorPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from vla_core.errors import ConfigError, ModelError
+
+STATE = "observation.state"
+IMAGES = "observation.images"
+ACTION = "action"
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_MODE = 0o644  # safetensors writes 0600, which another user's policy server could not read
+
+Stats = Mapping[str, Mapping[str, Tensor]]
+"""Feature name to `mean` and `std`: images `(3, 1, 1)` of values in 0..1, state and action `(dof,)` in rad."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActSettings:
+    """Shape of the policy.
+
+    Attributes:
+        camera: the one camera that it sees.
+        width, height: size of the picture in px.
+        dof: joints in state and action.
+        chunk_size: actions in a chunk.
+        dim_model, n_heads, dim_feedforward, n_encoder_layers, n_decoder_layers: the transformer.
+    """
+
+    camera: str = "front"
+    width: int = 128
+    height: int = 64
+    dof: int = 6
+    chunk_size: int = 20
+    dim_model: int = 256
+    n_heads: int = 4
+    dim_feedforward: int = 512
+    n_encoder_layers: int = 2
+    n_decoder_layers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.width % 32 or self.height % 32 or min(self.width, self.height) < 32:
+            raise ConfigError(
+                f"picture of {self.width}x{self.height} px: both must be multiples of 32, the ResNet's stride"
+            )
+        if self.dim_model % self.n_heads:
+            raise ConfigError(f"dim_model {self.dim_model} must be a multiple of n_heads {self.n_heads}")
+        if self.chunk_size < 1 or self.dof < 1:
+            raise ConfigError(f"chunk_size {self.chunk_size} and dof {self.dof} must be at least 1")
+
+    @property
+    def image_key(self) -> str:
+        """LeRobot's name of the camera's feature."""
+        return f"{IMAGES}.{self.camera}"
+
+
+def make_config(settings: ActSettings) -> ACTConfig:
+    """LeRobot's configuration for `settings`: no variational encoder, no dropout, no pretrained weights."""
+    return ACTConfig(
+        input_features={
+            settings.image_key: PolicyFeature(FeatureType.VISUAL, (3, settings.height, settings.width)),
+            STATE: PolicyFeature(FeatureType.STATE, (settings.dof,)),
+        },
+        output_features={ACTION: PolicyFeature(FeatureType.ACTION, (settings.dof,))},
+        chunk_size=settings.chunk_size,
+        n_action_steps=settings.chunk_size,
+        pretrained_backbone_weights=None,
+        dim_model=settings.dim_model,
+        n_heads=settings.n_heads,
+        dim_feedforward=settings.dim_feedforward,
+        n_encoder_layers=settings.n_encoder_layers,
+        n_decoder_layers=settings.n_decoder_layers,
+        use_vae=False,
+        dropout=0.0,
+        device="cpu",
+        push_to_hub=False,
+    )
+
+
+def build(settings: ActSettings) -> ACTPolicy:
+    """A policy with random weights and real batch normalisation, ready to be trained."""
+    policy = ACTPolicy(make_config(settings))
+    thaw_batchnorm(policy)
+    return policy
+
+
+def _modules_of(root: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in list(root.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, kind):
+                yield parent, name, child
+
+
+def thaw_batchnorm(policy: nn.Module) -> None:
+    """Replace every frozen batch normalisation below `policy` by a real one with the same statistics, in place."""
+    for parent, name, frozen in _modules_of(policy, FrozenBatchNorm2d):
+        live = nn.BatchNorm2d(frozen.weight.numel(), eps=frozen.eps)
+        live.load_state_dict(frozen.state_dict(), strict=False)
+        setattr(parent, name, live)
+
+
+def fold_batchnorm(policy: nn.Module) -> None:
+    """Replace every real batch normalisation below `policy` by LeRobot's frozen one, in place.
+
+    In evaluation mode the outputs stay the same.
+    """
+    for parent, name, live in _modules_of(policy, nn.BatchNorm2d):
+        frozen = FrozenBatchNorm2d(live.num_features, eps=live.eps)
+        state = {key: value for key, value in live.state_dict().items() if key != "num_batches_tracked"}
+        frozen.load_state_dict(state)
+        setattr(parent, name, frozen)
+
+
+def folded(policy: ACTPolicy) -> ACTPolicy:
+    """A copy of `policy` in LeRobot's stock form, in evaluation mode; `policy` itself stays as it is."""
+    stock = ACTPolicy(policy.config)
+    state = {key: value for key, value in policy.state_dict().items() if not key.endswith("num_batches_tracked")}
+    stock.load_state_dict(state)
+    stock.eval()
+    return stock
+
+
+def save_checkpoint(policy: ACTPolicy, stats: Stats, folder: Path, *, half: bool = True) -> None:
+    """Write a stock LeRobot checkpoint: configuration, weights, both processors.
+
+    Args:
+        policy: in stock form (see `folded`).
+        stats: what the processors normalise by.
+        folder: is made where it is missing.
+        half: store matrices and kernels as float16, which halves the file. LeRobot loads them into float32. Vectors
+            (normalisation statistics, biases) stay float32: they are small, and rounding them costs most.
+    """
+    if any(isinstance(module, nn.BatchNorm2d) for module in policy.modules()):
+        raise ModelError("the policy still has real batch normalisation; pass folded(policy)")
+    folder.mkdir(parents=True, exist_ok=True)
+    policy.config.save_pretrained(folder)
+    weights = {key: _storage(value, half) for key, value in policy.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    os.chmod(folder / WEIGHTS_FILE, WEIGHTS_MODE)
+    before, after = make_pre_post_processors(policy.config, dataset_stats={k: dict(v) for k, v in stats.items()})
+    before.save_pretrained(folder)
+    after.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):
+        os.chmod(path, WEIGHTS_MODE)
+
+
+def _storage(value: Tensor, half: bool) -> Tensor:
+    value = value.detach().contiguous().clone()
+    return value.half() if half and value.ndim >= 2 and value.is_floating_point() else value
+
+
+Processors = tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]
+
+
+def load_checkpoint(folder: Path) -> tuple[ACTPolicy, Processors]:
+    """Load a checkpoint as LeRobot itself does, on the CPU and without a network.
+
+    Raises:
+        ModelError: not a checkpoint, not ACT, or its weights do not fit.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no LeRobot checkpoint: it has no config.json")
+    config = PreTrainedConfig.from_pretrained(folder)
+    if not isinstance(config, ACTConfig):
+        raise ModelError(f"{folder} holds a {config.type} policy; this exporter knows act")
+    config.device = "cpu"
+    config.pretrained_backbone_weights = None
+    try:
+        policy = ACTPolicy(config)
+        policy.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (RuntimeError, OSError) as error:
+        raise ModelError(f"{folder / WEIGHTS_FILE}: {error}") from error
+    policy.eval()
+    device = {"device_processor": {"device": "cpu"}}
+    processors = make_pre_post_processors(config, pretrained_path=str(folder), preprocessor_overrides=device)
+    return policy, processors
+
+
+def stats_of(processors: Processors, image_key: str) -> Stats:
+    """The normalisation that a checkpoint's processors hold, for the same features as `Stats`."""
+    before, after = processors
+    found: dict[str, dict[str, Tensor]] = {}
+    for step in (*before.steps, *after.steps):
+        for feature, values in getattr(step, "_tensor_stats", {}).items():
+            if feature in (image_key, STATE, ACTION):
+                found[feature] = {kind: values[kind].float() for kind in ("mean", "std")}
+    missing = {image_key, STATE, ACTION} - found.keys()
+    if missing:
+        raise ModelError(f"the processors hold no mean and std of {', '.join(sorted(missing))}")
+    return found
