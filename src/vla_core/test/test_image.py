@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from vla_core import image
 from vla_core.errors import ImageError
 

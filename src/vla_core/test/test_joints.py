@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vla_core.errors import ConfigError
 from vla_core.joints import JointLimits, Units, from_rad, reorder, to_rad
 

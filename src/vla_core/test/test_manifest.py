@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from vla_core import manifest
 from vla_core.errors import ManifestError
 from vla_core.joints import SO101_JOINTS, Units

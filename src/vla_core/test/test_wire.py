@@ -1,11 +1,14 @@
 """The policy protocol's bytes: round trips, openpi's format, hostile input."""
 
+import contextlib
+
 import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from vla_core import wire
 from vla_core.errors import WireError
 
@@ -59,10 +62,8 @@ def test_hostile_arrays_are_refused(array: dict) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_parser(data: bytes) -> None:
-    try:
+    with contextlib.suppress(WireError):
         wire.unpack(data)
-    except WireError:
-        pass
 
 
 def test_a_cut_message_is_a_wire_error() -> None:

@@ -1,7 +1,7 @@
 """`manifest.json`: what a model folder holds, what it needs of a robot and where it came from.
 
-A model is a folder: the manifest, an ONNX graph or a LeRobot checkpoint, and text. Only safetensors, ONNX, JSON and text
-are accepted: nothing in a model is ever unpickled or executed.
+A model is a folder: the manifest, an ONNX graph or a LeRobot checkpoint, and text. Only safetensors, ONNX, JSON and
+text are accepted: nothing in a model is ever unpickled or executed.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Manifest:
             raise ManifestError(f"chunk_size {self.chunk_size} is not between 1 and 10000")
         if not 0 < self.open_loop_s <= self.chunk_size / self.rate_hz:
             raise ManifestError(
-                f"open_loop_s {self.open_loop_s} must be above 0 and within the chunk's {self.chunk_size / self.rate_hz} s"
+                f"open_loop_s {self.open_loop_s} must be above 0 and within the chunk, {self.chunk_size / self.rate_hz} s"
             )
         if self.n_obs_steps < 1 or self.observation_period_s <= 0:
             raise ManifestError("n_obs_steps must be at least 1 and observation_period_s positive")
@@ -129,7 +129,7 @@ def _check_path(path: str) -> None:
         raise ManifestError(f"file {path!r} would lie outside the model's folder")
     if parts.suffix not in ALLOWED_SUFFIXES:
         raise ManifestError(
-            f"file {path!r}: models may hold {', '.join(sorted(ALLOWED_SUFFIXES))}; nothing that could run code is loaded"
+            f"file {path!r}: models may hold {', '.join(sorted(ALLOWED_SUFFIXES))}; nothing that could run code"
         )
 
 

@@ -1,7 +1,7 @@
 """How every Evergreen node starts and ends.
 
-SIGINT and SIGTERM end the process with exit code 0 after `destroy_node`; a ConfigError is printed as one line and ends it
-with 2; anything else is a defect and leaves its traceback and exit code 1.
+SIGINT and SIGTERM end the process with exit code 0 after `destroy_node`; an expected error is printed as one line and
+ends it with 2; anything else is a defect and leaves its traceback and exit code 1.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""`evergreen demo`: the whole graph against the simulation, watched, measured and written down."""
