@@ -18,6 +18,8 @@ from vla_ros import qos
 from vla_ros.diagnostics import values
 from vla_ros.stamps import to_ns
 
+SWEEP_S = 0.25
+
 
 class DemoNode(Node):
     """Feeds a `Graph` with what the topics say."""
@@ -25,21 +27,16 @@ class DemoNode(Node):
     def __init__(self, graph: Graph, cameras: Sequence[str], filmed: Sequence[str]) -> None:
         super().__init__("demo")
         self._graph = graph
+        self._unfilmed = [camera for camera in cameras if camera not in filmed]
         self._stills: dict[str, Subscription] = {}
+        self._taken: set[str] = set()
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
         self.create_subscription(DiagnosticStatus, "policy/status", self._on_policy_status, qos.STATUS)
         self.create_subscription(DiagnosticStatus, "policy/latency", self._on_policy_latency, qos.LATENCY)
         self.create_subscription(DiagnosticStatus, "arm_controller/latency", self._on_arm_latency, qos.LATENCY)
         self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES_SUB)
-        for camera in cameras:
-            subscription = self.create_subscription(
-                CompressedImage,
-                f"camera/{camera}/image_raw/compressed",
-                partial(self._on_frame, camera, camera in filmed),
-                qos.CAMERA_SUB,
-            )
-            if camera not in filmed:
-                self._stills[camera] = subscription
+        for camera in filmed:
+            self._watch(camera, film=True)
         self._trajectory = self.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", qos.TRAJECTORY)
         self._triggers = {name: self.create_client(Trigger, f"policy/{name}") for name in ("start", "stop")}
 
@@ -67,10 +64,28 @@ class DemoNode(Node):
         message.points = [point]
         self._trajectory.publish(message)
 
-    def forget_still(self, camera: str) -> None:
-        """Stop listening to a camera of which one picture is enough."""
-        if subscription := self._stills.pop(camera, None):
-            self.destroy_subscription(subscription)
+    def photograph(self) -> None:
+        """Take one picture with every camera that is not filmed anyway."""
+        self._taken.clear()
+        for camera in self._unfilmed:
+            if camera not in self._stills:
+                self._stills[camera] = self._watch(camera, film=False)
+        self._sweeper = self.create_timer(SWEEP_S, self._sweep)
+
+    def _watch(self, camera: str, *, film: bool) -> Subscription:
+        return self.create_subscription(
+            CompressedImage,
+            f"camera/{camera}/image_raw/compressed",
+            partial(self._on_frame, camera, film),
+            qos.CAMERA_SUB,
+        )
+
+    def _sweep(self) -> None:
+        """Stop listening to the cameras whose one picture has come: eight streams would cost the demo a core's tenth."""
+        for camera in self._taken & self._stills.keys():
+            self.destroy_subscription(self._stills.pop(camera))
+        if not self._stills:
+            self._sweeper.cancel()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -93,3 +108,4 @@ class DemoNode(Node):
 
     def _on_frame(self, camera: str, film: bool, message: CompressedImage) -> None:
         self._graph.on_frame(camera, to_ns(message.header.stamp), bytes(message.data), film=film)
+        self._taken.add(camera)

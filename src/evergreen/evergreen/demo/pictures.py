@@ -121,7 +121,7 @@ def _compose(
 
 
 def latency_plot(latencies: Sequence[ChunkLatency], path: Path, title: str) -> None:
-    """Write a PNG: stages stacked chunk by chunk, the distribution of the whole beside them, the 100 ms line in both."""
+    """Write a PNG: stages stacked chunk by chunk, the whole's distribution beside them, the 100 ms line in both."""
     import matplotlib as mpl  # noqa: PLC0415  slow to import, and only wanted here
 
     mpl.use("Agg")

@@ -1,0 +1,72 @@
+"""Which model a demo runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vla_core import manifest
+from vla_core.errors import ConfigError, ManifestError
+from vla_core.manifest import Manifest
+
+AUTO = "auto"
+EXPERT = "expert"
+BETTER_THAN = 0.5
+"""A learned model takes over from the scripted expert once it succeeds more often than not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model's folder, its manifest, and why it was chosen."""
+
+    folder: Path
+    manifest: Manifest
+    reason: str
+
+
+def success_rate(model: Manifest) -> float | None:
+    """Measured successes over episodes, from the manifest's provenance; None where nobody measured."""
+    success = model.provenance.get("success")
+    if not isinstance(success, dict) or not success.get("episodes"):
+        return None
+    return float(success.get("successes", 0)) / float(success["episodes"])
+
+
+def choose(wanted: str, folder: Path) -> Choice:
+    """Find `wanted` (`auto`, a name below `folder`, or a path).
+
+    `auto` takes the learned model with the best measured success, if it is above one half, else the expert.
+
+    Raises:
+        ConfigError: there is no such model; the message lists those that there are.
+        ManifestError: its manifest is broken.
+    """
+    if wanted == AUTO:
+        return _best(folder)
+    for path in (folder / wanted, Path(wanted)):
+        if (path / manifest.FILE_NAME).is_file():
+            return Choice(path, manifest.load(path), "asked for")
+    known = ", ".join(_known(folder)) or "none"
+    raise ConfigError(f"no model {wanted!r}: neither a folder with {manifest.FILE_NAME} nor one of {known} in {folder}")
+
+
+def _known(folder: Path) -> Sequence[str]:
+    return sorted(path.parent.name for path in folder.glob(f"*/{manifest.FILE_NAME}"))
+
+
+def _best(folder: Path) -> Choice:
+    rated: list[tuple[float, str, Manifest]] = []
+    for name in _known(folder):
+        try:
+            model = manifest.load(folder / name)
+        except ManifestError:
+            continue  # a broken neighbour is no reason not to run a sound one
+        rate = success_rate(model)
+        if name != EXPERT and rate is not None:
+            rated.append((rate, name, model))
+    best = max(rated, default=None, key=lambda entry: entry[:2])
+    if best and best[0] > BETTER_THAN:
+        return Choice(folder / best[1], best[2], f"measured success {best[0]:.0%}")
+    reason = f"no learned model in {folder} beats {BETTER_THAN:.0%}"
+    return Choice(folder / EXPERT, manifest.load(folder / EXPERT), reason)

@@ -1,0 +1,225 @@
+"""One demo run, from start to files: launches the graph, plays the episodes, measures, writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from evergreen.demo.graph import Graph
+from evergreen.demo.results import Episode
+from evergreen.demo.screen import Screen, View
+from vla_core.errors import EvergreenError
+from vla_core.joints import SO101_JOINTS
+
+START_TIMEOUT_S = 60.0
+"""A first start compiles the scene and Python's byte code on a slow machine."""
+HOME_S = 1.5
+HOME_TIMEOUT_S = 8.0
+HOME_TOLERANCE_RAD = 0.12
+"""A servo with proportional gain alone stops short under load; closer than this the arm is out of the way."""
+SERVICE_TIMEOUT_S = 15.0
+POLL_S = 0.1
+SETTLE_S = 0.3
+MIN_FRESH_CAMERAS_FPS = 1.0
+
+
+class DemoError(EvergreenError):
+    """The graph did not come up, or broke down while the demo ran."""
+
+
+class Simulation(Protocol):
+    """The simulator's control socket, as far as a demo needs it."""
+
+    def reset(self, seed: int, *, keep_arm: bool = False) -> Mapping[str, Any]:
+        """Lay out the scene of a seed."""
+        ...
+
+    def outcome(self, target: str) -> Mapping[str, Any]:
+        """Judge the scene."""
+        ...
+
+    def status(self) -> Mapping[str, Any]:
+        """Real-time factor, home pose and counters."""
+        ...
+
+
+class Robot(Protocol):
+    """What the demo asks of the graph."""
+
+    def trigger(self, name: str, timeout_s: float) -> str | None:
+        """Call `policy/<name>`; None when done, else why not."""
+        ...
+
+    def move(self, target: Mapping[str, float], seconds: float) -> None:
+        """Send the arm to a pose."""
+        ...
+
+    def photograph(self) -> None:
+        """Take one picture with every camera that is not filmed anyway."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to play."""
+
+    episodes: int
+    seed: int
+    time_limit_s: float
+    target: str
+    cameras: tuple[str, ...]
+    policy: str
+    prompt: str
+
+    def seed_of(self, index: int) -> int:
+        """Seed of the scene of episode `index`, from 1: runs with neighbouring seeds share no scene."""
+        return self.seed * 1000 + index
+
+
+@dataclass(slots=True)
+class Session:
+    """Plays a plan on a running graph. `failed` says why the graph broke down, or None."""
+
+    plan: Plan
+    graph: Graph
+    robot: Robot
+    simulation: Simulation
+    screen: Screen
+    failed: Callable[[], str | None]
+    finished: list[Episode] = field(default_factory=list)
+    realtime_factor: float | None = None
+    _doing: str = "starting"
+    _index: int = 0
+    _began_s: float = 0.0
+    _photographed: bool = False
+
+    def wait_until_ready(self) -> None:
+        """Wait for all cameras, the arm and the policy.
+
+        Raises:
+            DemoError: something did not come up in time; the message says what.
+        """
+        self._doing = "starting the simulation, cameras, arm and policy"
+        if not self._wait(lambda: not self._missing(), START_TIMEOUT_S):
+            raise DemoError(f"after {START_TIMEOUT_S:.0f} s still waiting for {', '.join(self._missing())}")
+
+    def play(self) -> list[Episode]:
+        """Run all episodes."""
+        for index in range(1, self.plan.episodes + 1):
+            self._index = index
+            self._go_home()
+            episode = self._play_one(index)
+            self.finished.append(episode)
+            mark = "placed" if episode.success else f"NOT placed: {episode.detail}"
+            self.screen.say(
+                f"episode {index}/{self.plan.episodes}  seed {episode.seed}  {mark}"
+                f"  {episode.seconds:.1f} s  {episode.distance_m * 1000:.0f} mm from the spot"
+            )
+        if not self._photographed:
+            self._photograph()
+        self._go_home()
+        return self.finished
+
+    def _missing(self) -> list[str]:
+        rates = self.graph.camera_rates()
+        missing = [f"camera {name}" for name in self.plan.cameras if rates.get(name, 0.0) < MIN_FRESH_CAMERAS_FPS]
+        if not self.graph.joints:
+            missing.append("joint_states of the arm")
+        if self.graph.policy_state not in ("inactive", "active"):
+            missing.append(f"the policy ({self.graph.policy_message or 'silent'})")
+        return missing
+
+    def _go_home(self) -> None:
+        self._doing = "bringing the arm home"
+        if self.graph.policy_state == "active":
+            self._trigger("stop")
+        home = dict(zip(SO101_JOINTS, self.simulation.status()["home"], strict=True))
+        self.robot.move(home, HOME_S)
+        if not self._wait(lambda: self._is_at(home), HOME_TIMEOUT_S):
+            far = max(home, key=lambda joint: abs(self.graph.joints.get(joint, 9.0) - home[joint]))
+            raise DemoError(f"the arm did not come home within {HOME_TIMEOUT_S:.0f} s; joint {far} is furthest off")
+
+    def _is_at(self, pose: Mapping[str, float]) -> bool:
+        joints = self.graph.joints
+        return all(abs(joints.get(name, 9.0) - value) < HOME_TOLERANCE_RAD for name, value in pose.items())
+
+    def _play_one(self, index: int) -> Episode:
+        seed = self.plan.seed_of(index)
+        self.simulation.reset(seed, keep_arm=True)
+        self._doing = f"the policy moves the {self.plan.target} cube to the spot"
+        self.graph.caption = f"{self.plan.policy}   episode {index}/{self.plan.episodes}   seed {seed}"
+        self._wait(lambda: False, SETTLE_S)  # the cubes come to rest
+        self._began_s = time.monotonic()
+        self.graph.recording = True
+        self._trigger("start")
+        outcome: dict[str, Any] = {}
+
+        def done() -> bool:
+            outcome.update(self.simulation.outcome(self.plan.target))
+            if outcome["lifted"] and not self._photographed:
+                self._photograph()
+            return bool(outcome["success"])
+
+        success = self._wait(done, self.plan.time_limit_s)
+        seconds = time.monotonic() - self._began_s
+        self.graph.recording = False
+        return Episode(index, seed, success, seconds, _why_not(outcome), float(outcome["distance_m"]))
+
+    def _photograph(self) -> None:
+        self._photographed = True
+        self.robot.photograph()
+
+    def _trigger(self, name: str) -> None:
+        problem = self.robot.trigger(name, SERVICE_TIMEOUT_S)
+        if problem:
+            raise DemoError(f"the policy did not {name}: {problem}")
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            if problem := self.failed():
+                raise DemoError(problem)
+            self._refresh()
+            if condition():
+                return True
+            if time.monotonic() >= deadline_s:
+                return False
+            time.sleep(POLL_S)
+
+    def _refresh(self) -> None:
+        now_s = time.monotonic()
+        stamp_ns = self.graph.newest_stamp_ns()
+        self.screen.show(
+            View(
+                title=f"Evergreen demo, seed {self.plan.seed}",
+                doing=self._doing,
+                policy=self.graph.active_model or self.plan.policy,
+                prompt=self.plan.prompt,
+                episode=self._index,
+                episodes=self.plan.episodes,
+                seconds=now_s - self._began_s if self.graph.recording else 0.0,
+                time_limit_s=self.plan.time_limit_s,
+                finished=self.finished,
+                camera_fps=self.graph.camera_rates(),
+                latency=self.graph.latency(),
+                chunk_age_ms=None if stamp_ns is None else (time.time_ns() - stamp_ns) / 1e6,
+                realtime_factor=self.realtime_factor,
+            ),
+            now_s,
+        )
+
+
+def _why_not(outcome: Mapping[str, Any]) -> str:
+    if outcome.get("success"):
+        return ""
+    if outcome.get("wrong_lifted"):
+        return "the wrong cube was lifted"
+    if not outcome.get("lifted"):
+        return "the cube was never lifted"
+    if not outcome.get("placed"):
+        return "the cube is not on the spot"
+    if not outcome.get("released"):
+        return "the gripper still holds the cube"
+    return "the other cube was moved"
