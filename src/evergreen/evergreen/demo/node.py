@@ -81,7 +81,7 @@ class DemoNode(Node):
         )
 
     def _sweep(self) -> None:
-        """Stop listening to the cameras whose one picture has come: eight streams would cost the demo a core's tenth."""
+        """Stop listening to the cameras whose one picture has come: eight streams would cost CPU."""
         for camera in self._taken & self._stills.keys():
             self.destroy_subscription(self._stills.pop(camera))
         if not self._stills:
