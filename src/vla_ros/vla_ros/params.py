@@ -7,7 +7,8 @@
     settings = declare(node, Settings)
 
 `ros2 param describe` shows the same text, and `table(Settings)` makes the documentation's table of it. Whole numbers
-given for a float are accepted. A value of the wrong type or outside its bounds raises ConfigError, which names the parameter.
+given for a float are accepted. A value of the wrong type or outside its bounds raises ConfigError, which names the
+parameter.
 """
 
 from __future__ import annotations

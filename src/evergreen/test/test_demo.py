@@ -1,0 +1,133 @@
+"""The demo's books, choices and pictures; the whole demo is in tests/."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from evergreen.demo import models, pictures, resources
+from evergreen.demo.graph import Graph
+from evergreen.demo.results import ChunkLatency, Episode, Results
+from vla_core import manifest
+from vla_core.errors import ConfigError
+from vla_core.image import encode_jpeg
+from vla_core.joints import SO101_JOINTS
+
+
+def jpeg(shade: int) -> bytes:
+    return encode_jpeg(np.full((120, 160, 3), shade, np.uint8))
+
+
+def write_model(folder: Path, name: str, success: dict | None) -> None:
+    (folder / name).mkdir()
+    manifest.write(
+        folder / name,
+        manifest.Manifest(
+            name=name,
+            version="1",
+            policy_type="act",
+            backend="onnx",
+            joint_names=SO101_JOINTS,
+            provenance={} if success is None else {"success": success},
+        ),
+    )
+
+
+def test_auto_takes_the_expert_until_a_model_beats_one_half(tmp_path: Path) -> None:
+    write_model(tmp_path, "expert", None)
+    write_model(tmp_path, "weak", {"episodes": 100, "successes": 50})
+    choice = models.choose(models.AUTO, tmp_path)
+    assert choice.folder.name == "expert"
+    assert "beats 50%" in choice.reason
+    write_model(tmp_path, "good", {"episodes": 100, "successes": 51})
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{")
+    assert models.choose(models.AUTO, tmp_path).folder.name == "good"
+
+
+def test_an_unknown_model_lists_the_known(tmp_path: Path) -> None:
+    write_model(tmp_path, "expert", None)
+    with pytest.raises(ConfigError, match="one of expert in"):
+        models.choose("missing", tmp_path)
+
+
+def test_latency_joins_the_two_nodes_reports_by_stamp() -> None:
+    graph = Graph(recording=True)
+    graph.on_arm_latency({"stamp_ns": "7", "total_ms": "42.5", "write_ms": "3"})
+    graph.on_policy_latency({"stamp_ns": "7", "infer_ms": "20", "decode_ms": ""})
+    graph.on_policy_latency({"stamp_ns": "8", "infer_ms": "21"})
+    (chunk,) = graph.latencies()
+    assert chunk.total_ms == 42.5
+    assert chunk.stages_ms["infer"] == 20
+    assert "decode" not in chunk.stages_ms
+
+
+def test_camera_rates_are_means_over_what_was_recorded() -> None:
+    graph = Graph()
+    graph.on_diagnostic("cameras: front", {"fps": "3", "frames": "100", "dropped": "5"}, now_s=0.0)
+    graph.recording = True
+    for second in range(1, 4):
+        values = {"fps": "12", "frames": str(100 + 12 * second), "dropped": str(5 + second)}
+        graph.on_diagnostic("cameras: front", values, now_s=float(second))
+    graph.on_diagnostic("arm_controller", {"fps": "1"}, now_s=9.0)
+    assert graph.camera_counts() == {"front": graph.camera_counts()["front"]}
+    assert graph.camera_counts()["front"].fps == pytest.approx(12.0)
+    assert graph.camera_counts()["front"].dropped == 2
+
+
+def test_results_hold_the_keys_that_readers_rely_on(tmp_path: Path) -> None:
+    results = Results(
+        policy="expert@1",
+        seed=7,
+        episodes=[Episode(1, 7001, True, 6.5), Episode(2, 7002, False, 20.0, "the cube was never lifted", 0.1)],
+        latencies=[ChunkLatency(1, 50.0, {"infer": 20.0}), ChunkLatency(2, 70.0, {"infer": 30.0})],
+        cameras={},
+        realtime_factor=0.94,
+    )
+    results.write(tmp_path / "demo.json")
+    found = json.loads((tmp_path / "demo.json").read_text())
+    assert (found["episodes"], found["successes"], found["valid"]) == (2, 1, False)
+    assert found["latency_ms"] == {"p50": 60.0, "p95": 69.0, "p99": 69.8, "n": 2}
+    assert found["stages_ms"]["infer"]["p50"] == 25.0
+    assert found["stages_ms"]["write"]["n"] == 0
+
+
+def test_pictures_are_pictures(tmp_path: Path) -> None:
+    pictures.contact_sheet({"front": jpeg(200), "wrist": b""}, tmp_path / "sheet.png", columns=2)
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert sheet.shape == (120, 320, 3)
+    assert sheet[100, 80].tolist() == pytest.approx([200] * 3, abs=3)
+    pictures.latency_plot([ChunkLatency(i, 50.0 + i, {"infer": 20.0}) for i in range(5)], tmp_path / "l.png", "t")
+    pictures.latency_plot([], tmp_path / "empty.png", "t")
+    assert cv2.imread(str(tmp_path / "l.png")) is not None
+
+
+def test_the_video_plays_as_long_as_the_shots(tmp_path: Path) -> None:
+    shots = [
+        pictures.Shot(camera, 10**9 * second // 10, jpeg(10 * second), "caption")
+        for second in range(20)
+        for camera in ("front", "left")
+    ]
+    assert pictures.video(shots, tmp_path / "demo.mp4")
+    film = cv2.VideoCapture(str(tmp_path / "demo.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_WIDTH) == 320
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) / film.get(cv2.CAP_PROP_FPS) == pytest.approx(1.9, abs=0.2)
+    assert not pictures.video([], tmp_path / "none.mp4")
+
+
+def test_a_second_demo_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with (
+        resources.exclusive(tmp_path),
+        pytest.raises(ConfigError, match=r"process \d+.*--out"),
+        resources.exclusive(tmp_path),
+    ):
+        pass
+    with resources.exclusive(tmp_path):
+        pass  # and the folder is free again afterwards
+
+
+def test_domains_are_distinct(tmp_path: Path) -> None:
+    with resources.free_domain(tmp_path) as first, resources.free_domain(tmp_path) as second:
+        assert first != second
