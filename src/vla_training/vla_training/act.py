@@ -24,10 +24,8 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from vla_core.errors import ConfigError, ModelError
+from vla_training.onnx_policy import ACTION, IMAGES, STATE
 
-STATE = "observation.state"
-IMAGES = "observation.images"
-ACTION = "action"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_MODE = 0o644  # safetensors writes 0600, which another user's policy server could not read
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from lerobot.policies.act.modeling_act import ACTPolicy
 from numpy.typing import NDArray
@@ -27,9 +26,9 @@ from torch import Tensor, nn
 from vla_core import manifest as manifests
 from vla_core.errors import EvergreenError, ModelError
 from vla_core.joints import SO101_JOINTS
-from vla_training.act import ACTION, IMAGES, STATE, Stats, load_checkpoint, stats_of
+from vla_training.act import Stats, load_checkpoint, stats_of
+from vla_training.onnx_policy import ACTION, IMAGES, ONNX_FILE, STATE, OnnxPolicy
 
-ONNX_FILE = "policy.onnx"
 OPSET = 17
 NORMALISER_EPS = 1e-8
 """LeRobot's NormalizerProcessorStep divides by std + eps."""
@@ -120,29 +119,6 @@ def store_half(model: onnx.ModelProto) -> int:
     del model.graph.node[:]
     model.graph.node.extend([*casts, *nodes])  # a graph's nodes must come after what they use
     return len(casts)
-
-
-class OnnxPolicy:
-    """The exported graph under ONNX Runtime alone, on the CPU."""
-
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Load `path`; `threads` compute threads, which sleep when idle."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        inputs = {entry.name: entry.shape for entry in self._session.get_inputs()}
-        images = [name for name in inputs if name.startswith(f"{IMAGES}.")]
-        if len(images) != 1 or STATE not in inputs:
-            raise ModelError(f"{path} takes {', '.join(inputs)}; one {IMAGES}.<camera> and {STATE} are needed")
-        self._image_key = images[0]
-        self.camera = self._image_key.removeprefix(f"{IMAGES}.")
-        _, self.height, self.width, _ = inputs[self._image_key]
-
-    def __call__(self, image: NDArray[np.uint8], state: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """`image` `(h, w, 3)` uint8 RGB, `state` `(dof,)` rad -> actions `(chunk, dof)` rad."""
-        feed = {self._image_key: image[None], STATE: np.asarray(state, dtype=np.float32)[None]}
-        return np.asarray(self._session.run([ACTION], feed)[0][0], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

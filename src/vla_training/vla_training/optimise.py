@@ -1,0 +1,211 @@
+"""One phase of training: batches, noise, AdamW, a running average and a state on disk to go on from.
+
+Every random choice comes from the run's seed, the phase and the step, so a run that was interrupted continues as if it
+had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vla_core.errors import ModelError
+from vla_training.config import Phase
+
+ADAM_BETAS = (0.9, 0.999)
+_LOG_EVERY_STEPS = 10
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Pictures or features, normalised states `(batch, dof)`, normalised chunks `(batch, chunk, dof)`."""
+
+
+def learning_rate(phase: Phase, step: int) -> float:
+    """Warm up linearly, stay, then fall by half a cosine; `step` counts from 0."""
+    warm = min(1.0, (step + 1) / max(1, phase.warmup_steps))
+    hold = phase.constant * phase.steps
+    if step <= hold:
+        return phase.learning_rate * warm
+    return phase.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * (step - hold) / (phase.steps - hold)))
+
+
+class Average:
+    """Running average of a module's floating-point parameters and buffers, corrected for its start."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.count = 0
+        self.values = {
+            key: torch.zeros_like(value) for key, value in module.state_dict().items() if value.is_floating_point()
+        }
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take in the module's present weights."""
+        self.count += 1
+        # A short memory at first, or the first steps would weigh on the result for thousands.
+        decay = min(self.decay, self.count / (self.count + 10))
+        present = module.state_dict()
+        for key, value in self.values.items():
+            value.lerp_(present[key], 1 - decay)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a phase stands."""
+
+    step: int = 0
+    loss: float = float("nan")
+
+
+class Trainer:
+    """Runs one phase over a module, and can save and restore itself.
+
+    Args:
+        name: of the phase, for files and log lines.
+        module: what is trained; only parameters that require gradients change.
+        loss_of: batch to a scalar loss.
+        batch_of: step to a batch; must depend on nothing but the step.
+        folder: for the state and the log.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        phase: Phase,
+        loss_of: Callable[[Batch], Tensor],
+        batch_of: Callable[[int], Batch],
+        folder: Path,
+    ) -> None:
+        self.name, self.module, self.phase = name, module, phase
+        self._loss_of, self._batch_of = loss_of, batch_of
+        self._folder = folder
+        self._state_path = folder / f"{name}.state.safetensors"
+        self._named = {key: value for key, value in module.named_parameters() if value.requires_grad}
+        self._optimiser = torch.optim.AdamW(
+            list(self._named.values()), lr=phase.learning_rate, betas=ADAM_BETAS, weight_decay=phase.weight_decay
+        )
+        self.average = Average(module, phase.averaging) if phase.averaging else None
+        self.progress = Progress()
+
+    def run(self) -> Iterator[int]:
+        """Train to the end of the phase; yields the step after each checkpoint and, even if all is done, at the end."""
+        if self.progress.step == self.phase.steps:
+            yield self.progress.step
+            return
+        log = (self._folder / "log.jsonl").open("a", encoding="utf-8")
+        started, first, losses = time.monotonic(), self.progress.step, []
+        with log:
+            while self.progress.step < self.phase.steps:
+                losses.append(self._step())
+                step = self.progress.step
+                if step % _LOG_EVERY_STEPS == 0 or step == self.phase.steps:
+                    self.progress.loss = float(np.mean(losses))
+                    losses.clear()
+                    seconds = (time.monotonic() - started) / (step - first)
+                    self._report(log.write, seconds)
+                    log.flush()
+                if step % self.phase.checkpoint_every == 0 or step == self.phase.steps:
+                    self.save()
+                    yield step
+
+    def _step(self) -> float:
+        rate = learning_rate(self.phase, self.progress.step)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        loss = self._loss_of(self._batch_of(self.progress.step))
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(list(self._named.values()), self.phase.clip_norm)
+        self._optimiser.step()
+        if self.average:
+            self.average.update(self.module)
+        self.progress.step += 1
+        return loss.item()
+
+    def _report(self, write: Callable[[str], int], seconds_per_step: float) -> None:
+        step, total = self.progress.step, self.phase.steps
+        rate = learning_rate(self.phase, step - 1)
+        line = {"phase": self.name, "step": step, "loss": round(self.progress.loss, 6), "learning_rate": rate}
+        write(json.dumps({**line, "seconds_per_step": round(seconds_per_step, 4)}) + "\n")
+        left_min = (total - step) * seconds_per_step / 60
+        print(
+            f"{self.name} {step}/{total}  loss {self.progress.loss:.4f}  rate {rate:.1e}  "
+            f"{seconds_per_step:.2f} s a step, {left_min:.0f} min left",
+            flush=True,
+        )
+
+    def save(self) -> None:
+        """Write everything needed to go on, whole or not at all."""
+        tensors = {f"module.{key}": value.detach().contiguous() for key, value in self.module.state_dict().items()}
+        for key, parameter in self._named.items():
+            for kind, value in self._optimiser.state[parameter].items():
+                tensors[f"adam.{kind}.{key}"] = torch.as_tensor(value).contiguous()
+        if self.average:
+            tensors |= {f"average.{key}": value for key, value in self.average.values.items()}
+        temporary = self._state_path.with_suffix(".partial")
+        counts = {"step": str(self.progress.step), "averaged": str(self.average.count if self.average else 0)}
+        save_file({key: value.clone() for key, value in tensors.items()}, temporary, metadata=counts)
+        temporary.replace(self._state_path)
+
+    def restore(self) -> bool:
+        """Go on from the state on disk, if there is one.
+
+        Raises:
+            ModelError: the state belongs to another network.
+        """
+        if not self._state_path.is_file():
+            return False
+        with safe_open(self._state_path, framework="pt") as state:
+            counts = state.metadata()
+            tensors = {key: state.get_tensor(key) for key in state.keys()}  # noqa: SIM118 (no mapping)
+        try:
+            self.module.load_state_dict(_below(tensors, "module."))
+        except RuntimeError as error:
+            raise ModelError(f"{self._state_path} is of another network; use another output folder: {error}") from error
+        for key, parameter in self._named.items():
+            kinds = ("step", "exp_avg", "exp_avg_sq")
+            self._optimiser.state[parameter] = {kind: tensors[f"adam.{kind}.{key}"] for kind in kinds}
+        if self.average:
+            self.average.values = _below(tensors, "average.")
+            self.average.count = int(counts["averaged"])
+        self.progress.step = int(counts["step"])
+        return True
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def generator(seed: int, phase: int, step: int) -> np.random.Generator:
+    """The random numbers of one step."""
+    return np.random.default_rng([seed, phase, step])
+
+
+def disturb_pictures(pictures: Tensor, phase: Phase, rng: np.random.Generator) -> Tensor:
+    """Vary brightness and add pixel noise to `(batch, 3, h, w)` pictures in 0..1.
+
+    One factor a picture and colour, near to one another: light changes more than white balance does.
+    """
+    count = len(pictures)
+    level = rng.uniform(1 - phase.brightness, 1 + phase.brightness, (count, 1, 1, 1))
+    tint = rng.uniform(1 - phase.brightness / 5, 1 + phase.brightness / 5, (count, 3, 1, 1))
+    factor = torch.from_numpy((level * tint).astype(np.float32))
+    noise = torch.from_numpy(rng.standard_normal(pictures.shape, dtype=np.float32)) * phase.pixel_noise
+    return (pictures * factor + noise).clamp_(0, 1)
+
+
+def disturb_states(states: Tensor, phase: Phase, rng: np.random.Generator) -> Tensor:
+    """Add noise to joint positions `(batch, dof)` in rad."""
+    noise = torch.from_numpy(rng.standard_normal(tuple(states.shape), dtype=np.float32))
+    return states + noise * phase.state_noise_rad
