@@ -1,0 +1,268 @@
+"""The control loop's decisions: which setpoint goes to the servos now, and why. Pure: no clock, no bus, no ROS.
+
+    CONNECTING --connected--> HOLD --offer--> ACTIVE --end of the trajectory--> HOLD
+    STOPPED and FAULT are latched: `resume` clears them.  Every way out of ACTIVE ends in a held position.
+
+Times are monotonic ns, positions rad in joint order. Not thread-safe: whoever owns it serialises the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from arm_driver.limiter import JointRule, Limiter
+from arm_driver.protection import Severity, SourceWatch, StallRule, StallWatch
+from arm_driver.trajectory import NS_PER_S, Rejected, Trajectory, joined, sample
+from vla_core.errors import ConfigError
+
+CLOCK_STEP_NS = 50_000_000
+"""System against monotonic time. Slewing (at most 0.5 ms a second) stays far below, a step by NTP lies above; at
+1 rad/s it would displace a trajectory by 50 mrad."""
+REST_RAD_S = 1e-3
+"""Slower than this a setpoint is at rest: less than two ticks a second."""
+SOURCE_WINDOW_S = 1.0
+"""Two policies that both send a chunk at least once a second are noticed."""
+
+
+class State(StrEnum):
+    """What the loop does."""
+
+    CONNECTING = "connecting"
+    HOLD = "hold"
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one read of all servos says, in joint order: rad, rad/s, share of full load (-1..1), V, degrees C.
+
+    `stamp_ns` is the system time of the reading.
+    """
+
+    stamp_ns: int
+    positions: tuple[float, ...]
+    velocities: tuple[float, ...]
+    loads: tuple[float, ...]
+    voltages_v: tuple[float, ...]
+    temperatures_c: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRules:
+    """Names and limits of all joints, in one order."""
+
+    names: tuple[str, ...]
+    joints: tuple[JointRule, ...]
+    stall: tuple[StallRule, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names or not len(self.names) == len(self.joints) == len(self.stall):
+            raise ConfigError(
+                f"limits of {len(self.joints)} and stall rules of {len(self.stall)} joints for {len(self.names)} names"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth a line in the log."""
+
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What to do now.
+
+    Attributes:
+        setpoint: goal of the servos; None while not connected.
+        started: the trajectory from which this setpoint comes, if it is the first one from it.
+        events: in order.
+    """
+
+    setpoint: tuple[float, ...] | None
+    started: Trajectory | None
+    events: tuple[Event, ...]
+
+
+class Controller:
+    """See the module. `reason` says in words why the state is what it is."""
+
+    def __init__(self, rules: ControlRules) -> None:
+        self.rules = rules
+        self.reason = "not connected yet"
+        self._limiter = Limiter(rules.joints)
+        self._stall = StallWatch(rules.stall)
+        self._sources = SourceWatch(SOURCE_WINDOW_S)
+        self._connected = False
+        self._stopped = False
+        self._fault = False
+        self._trajectory: Trajectory | None = None
+        self._fresh = False
+        self._target: tuple[float, ...] = ()
+        self._before_ns: int | None = None
+        self._clock_offset_ns: int | None = None
+        self._events: list[Event] = []
+
+    @property
+    def state(self) -> State:
+        """The latched states first."""
+        if self._stopped:
+            return State.STOPPED
+        if self._fault:
+            return State.FAULT
+        if not self._connected:
+            return State.CONNECTING
+        return State.ACTIVE if self._trajectory is not None else State.HOLD
+
+    @property
+    def wants_connection(self) -> bool:
+        """Whether to try to reach the servos: not connected, and not refused for good."""
+        return not self._connected and not self._fault
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the setpoint does not move (also while not connected)."""
+        return all(abs(speed) < REST_RAD_S for speed in self._limiter.velocities)
+
+    @property
+    def setpoint(self) -> tuple[float, ...]:
+        """Last setpoint; empty before the first connection."""
+        return self._limiter.positions
+
+    def connected(self, now_ns: int, positions: Sequence[float]) -> None:
+        """The servos answer; the setpoint starts where they are measured, and what was played before is gone."""
+        self._limiter.reset(positions)
+        self._stall.reset()
+        self._connected = True
+        self._before_ns = now_ns
+        self._trajectory = None
+        self._target = self._limiter.positions
+        if not (self._stopped or self._fault):
+            self.reason = "waiting for a trajectory"
+
+    def disconnected(self, reason: str, *, final: bool = False) -> None:
+        """The servos cannot be reached; `final` makes that a fault that only `resume` retries."""
+        self._connected = False
+        self._trajectory = None
+        self._fault = self._fault or final
+        if not self._stopped:
+            self.reason = reason
+
+    def stop(self, reason: str) -> None:
+        """Brake within the limits, hold, and refuse trajectories until `resume`."""
+        self._stopped = True
+        self.reason = reason
+        self._brake()
+
+    def resume(self) -> tuple[bool, str]:
+        """Clear a latched stop or fault; the arm goes on holding until the next trajectory."""
+        before = self.state
+        self._stopped = self._fault = False
+        self._stall.reset()
+        if before not in (State.STOPPED, State.FAULT):
+            return True, f"nothing to resume: the arm is in state {before}"
+        self.reason = "resumed; waiting for a trajectory" if self._connected else "resumed; connecting"
+        return True, self.reason
+
+    def heard(self, now_ns: int, sequence: int | None, publishers: int) -> None:
+        """Note that a message came in, valid or not; see `SourceWatch.heard`."""
+        was = self._sources.contested(now_ns)
+        self._sources.heard(now_ns, sequence, publishers)
+        if self._sources.contested(now_ns) and not was:
+            text = f"{publishers} publishers command at once; holding until only one does"
+            self._hold(text)
+            self._events.append(Event(Severity.ERROR, text))
+
+    def offer(self, now_ns: int, trajectory: Trajectory) -> Rejected | None:
+        """Replace what is being played; None when accepted."""
+        if self.state not in (State.HOLD, State.ACTIVE):
+            return Rejected(f"the arm is in state {self.state}: {self.reason}")
+        if self._sources.contested(now_ns):
+            return Rejected("several publishers command at once; stop all but one")
+        if self._clock_offset_ns is not None:
+            step_ns = trajectory.clock_offset_ns - self._clock_offset_ns
+            if abs(step_ns) > CLOCK_STEP_NS:
+                return Rejected(f"the system clock stepped by {step_ns / NS_PER_S:+.3f} s while it arrived")
+        self._trajectory = joined(trajectory, now_ns, self._limiter.positions)
+        self._fresh = True
+        self.reason = "playing a trajectory"
+        return None
+
+    def step(self, now_ns: int, clock_offset_ns: int, measured: Measured | None) -> Cycle:
+        """One cycle.
+
+        Args:
+            now_ns: monotonic.
+            clock_offset_ns: system minus monotonic time.
+            measured: this cycle's reading; None when it failed.
+        """
+        self._watch_clock(clock_offset_ns)
+        if not self._connected:
+            return Cycle(None, None, self._take_events())
+        if measured is not None:
+            self._watch_stall(now_ns, measured)
+        started = self._trajectory if self._fresh else None
+        self._fresh = False
+        target, speed = self._aim(now_ns)
+        dt_s = 0.0 if self._before_ns is None else (now_ns - self._before_ns) / NS_PER_S
+        self._before_ns = now_ns
+        setpoint = self._limiter.step(target, speed, dt_s)
+        return Cycle(setpoint, started, self._take_events())
+
+    def _aim(self, now_ns: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Target and its velocity; a trajectory that has ended becomes a hold of its last point."""
+        trajectory = self._trajectory
+        if trajectory is None:
+            return self._target, (0.0,) * len(self._target)
+        if now_ns >= trajectory.end_ns:
+            self._trajectory = None
+            self._target = trajectory.points[-1]
+            self.reason = "the trajectory ended"
+        now = sample(trajectory, now_ns)
+        return now.positions, now.velocities
+
+    def _watch_clock(self, clock_offset_ns: int) -> None:
+        before, self._clock_offset_ns = self._clock_offset_ns, clock_offset_ns
+        if before is None or abs(clock_offset_ns - before) <= CLOCK_STEP_NS:
+            return
+        step = f"the system clock stepped by {(clock_offset_ns - before) / NS_PER_S:+.3f} s"
+        self._events.append(Event(Severity.WARN, step))
+        if self._trajectory is not None:
+            self._hold(f"{step}; the trajectory's times mean nothing any more")
+
+    def _watch_stall(self, now_ns: int, measured: Measured) -> None:
+        errors = [
+            setpoint - actual for setpoint, actual in zip(self._limiter.positions, measured.positions, strict=True)
+        ]
+        stalled = self._stall.update(now_ns, measured.loads, errors)
+        if not stalled:
+            return
+        details = ", ".join(
+            f"{self.rules.names[index]} (load {measured.loads[index]:+.0%}, {errors[index]:+.2f} rad from its goal)"
+            for index in stalled
+        )
+        text = f"stalled: {details}; holding where it is. Free the arm, then call resume"
+        for index in stalled:
+            self._limiter.reset_joint(index, measured.positions[index])
+        self._fault = True
+        self._hold(text)
+        self._events.append(Event(Severity.ERROR, text))
+
+    def _hold(self, reason: str) -> None:
+        if not self._stopped:
+            self.reason = reason
+        self._brake()
+
+    def _brake(self) -> None:
+        self._trajectory = None
+        if self._limiter.positions:
+            self._target = self._limiter.stopping_point()
+
+    def _take_events(self) -> tuple[Event, ...]:
+        events, self._events = tuple(self._events), []
+        return events
