@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ssl  # noqa: F401  before rclpy: otherwise two versions of OpenSSL may clash
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, JointState
 from std_srvs.srv import Trigger
@@ -109,3 +115,28 @@ class DemoNode(Node):
     def _on_frame(self, camera: str, film: bool, message: CompressedImage) -> None:
         self._graph.on_frame(camera, to_ns(message.header.stamp), bytes(message.data), film=film)
         self._taken.add(camera)
+
+
+@contextmanager
+def spinning(graph: Graph, cameras: Sequence[str], filmed: Sequence[str]) -> Iterator[DemoNode]:
+    """The demo's node, spinning in a thread of its own; signals stay the caller's."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = DemoNode(graph, cameras, filmed)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            return
+
+    thread = threading.Thread(target=spin, name="ros", daemon=True)
+    thread.start()
+    try:
+        yield node
+    finally:
+        executor.shutdown(timeout_sec=2.0)
+        thread.join(timeout=2.0)
+        node.destroy_node()
+        rclpy.try_shutdown()

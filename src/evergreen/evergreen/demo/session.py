@@ -41,7 +41,7 @@ class Simulation(Protocol):
         ...
 
     def status(self) -> Mapping[str, Any]:
-        """Real-time factor, home pose and counters."""
+        """Home pose, simulated time and counters."""
         ...
 
 
@@ -90,6 +90,7 @@ class Session:
     failed: Callable[[], str | None]
     finished: list[Episode] = field(default_factory=list)
     realtime_factor: float | None = None
+    _clock: tuple[float, float] = (0.0, 0.0)
     _doing: str = "starting"
     _index: int = 0
     _began_s: float = 0.0
@@ -107,6 +108,7 @@ class Session:
 
     def play(self) -> list[Episode]:
         """Run all episodes."""
+        self._clock = (self._simulated_s(), time.monotonic())
         for index in range(1, self.plan.episodes + 1):
             self._index = index
             self._go_home()
@@ -165,7 +167,12 @@ class Session:
         success = self._wait(done, self.plan.time_limit_s)
         seconds = time.monotonic() - self._began_s
         self.graph.recording = False
+        simulated_s, monotonic_s = self._simulated_s(), time.monotonic()
+        self.realtime_factor = (simulated_s - self._clock[0]) / (monotonic_s - self._clock[1])
         return Episode(index, seed, success, seconds, _why_not(outcome), float(outcome["distance_m"]))
+
+    def _simulated_s(self) -> float:
+        return float(self.simulation.status()["time_s"])
 
     def _photograph(self) -> None:
         self._photographed = True

@@ -1,0 +1,207 @@
+"""The demo's composition root: claims a domain and ports, launches the graph, plays, writes the files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from evergreen.demo import models, pictures
+from evergreen.demo.graph import Graph
+from evergreen.demo.resources import exclusive, free_domain, free_port
+from evergreen.demo.results import MIN_REALTIME_FACTOR, Results
+from evergreen.demo.screen import Screen, score
+from evergreen.demo.session import Plan, Session
+from evergreen.launch.events import Event, Exited, Output, Respawning
+from evergreen.launch.launcher import Launcher
+from evergreen.launch.plan import find_launch_file, make_plan
+from vla_core.latency import LINE_MS, summarise
+from vla_core.runtime import run_dir
+
+FILMED = ("front", "front_left")
+"""The model's own view, and one from which a person sees the grasp."""
+TAIL_LINES = 15
+"""Of a process's last words, shown when it dies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for; see `evergreen demo --help`."""
+
+    episodes: int
+    seed: int
+    policy: str
+    models: Path
+    out: Path
+    time_limit_s: float
+    size: tuple[int, int]
+    fps: float
+    video: bool
+    verbose: bool
+
+
+class Log:
+    """Keeps what the nodes wrote in a file, and the first reason why the graph broke down."""
+
+    def __init__(self, path: Path, console: Console, *, verbose: bool) -> None:
+        self._stream = path.open("w", encoding="utf-8")
+        self._console = console
+        self._verbose = verbose
+        self._tail: dict[str, list[str]] = {}
+        self.failure: str | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take one event of the launcher."""
+        if isinstance(event, Output):
+            self._write(f"[{event.process}] {event.line}")
+            tail = self._tail.setdefault(event.process, [])
+            tail.append(event.line)
+            del tail[:-TAIL_LINES]
+        elif isinstance(event, Exited):
+            self._write(f"[{event.process}] ended with code {event.code}")
+            if not event.expected and self.failure is None:
+                self.failure = self._last_words(event)
+        elif isinstance(event, Respawning):
+            self.failure = None  # it gets another chance; a graph that stays down is noticed by what is missing
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+        if self._verbose:
+            self._console.print(line, style="dim", markup=False, highlight=False)
+
+    def _last_words(self, event: Exited) -> str:
+        tail = [line for line in self._tail.get(event.process, ()) if line.strip()]
+        errors = [line for line in tail if "error" in line.lower()]
+        said = (errors or tail or ["it said nothing"])[-1].strip()
+        return f"{event.process} ended with code {event.code}: {said}"
+
+
+def run(options: Options, console: Console) -> Results:
+    """Run the demo and write its files into `options.out`.
+
+    Raises:
+        EvergreenError: with one line that says what to change.
+        KeyboardInterrupt: after everything has been stopped.
+    """
+    choice = models.choose(options.policy, options.models)
+    base = run_dir()
+    with (
+        exclusive(options.out),
+        free_domain(base) as domain,
+        tempfile.TemporaryDirectory(prefix="demo-", dir=base) as folder,
+    ):
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        console.print(f"policy {choice.manifest.label} ({choice.reason}), output in {options.out}", highlight=False)
+        arguments = _arguments(options, choice, Path(folder))
+        results, graph = _play(options, choice, arguments, Path(folder), console)
+    _write(options, results, graph, console)
+    return results
+
+
+def _arguments(options: Options, choice: models.Choice, folder: Path) -> dict[str, str]:
+    width, height = options.size
+    return {
+        "run_dir": str(folder),
+        "http_port": str(free_port()),
+        "seed": str(options.seed),
+        "model": str(choice.folder.absolute()),
+        "width": str(width),
+        "height": str(height),
+        "fps": f"{options.fps:g}",
+        "autostart": "false",
+    }
+
+
+def _play(
+    options: Options, choice: models.Choice, arguments: Mapping[str, str], folder: Path, console: Console
+) -> tuple[Results, Graph]:
+    from evergreen.demo.node import spinning  # noqa: PLC0415  rclpy is slow to import, and `--help` needs none of it
+    from vla_sim.control import SimClient  # noqa: PLC0415  the robot's image has no simulator
+
+    plan = make_plan(find_launch_file("evergreen_bringup", "demo.launch.xml"), arguments)
+    log = Log(options.out / "demo.log", console, verbose=options.verbose)
+    graph = Graph()
+    cameras = _cameras()
+    try:
+        with Launcher(plan, on_event=log), spinning(graph, cameras, FILMED) as robot, Screen(console) as screen:
+            simulation = SimClient(folder / "sim.sock")
+            session = Session(
+                Plan(
+                    episodes=options.episodes,
+                    seed=options.seed,
+                    time_limit_s=options.time_limit_s,
+                    target="black",
+                    cameras=cameras,
+                    policy=choice.manifest.label,
+                    prompt=choice.manifest.prompt,
+                ),
+                graph,
+                robot,
+                simulation,
+                screen,
+                lambda: log.failure,
+            )
+            began_s = time.monotonic()
+            session.wait_until_ready()
+            screen.say(f"everything is up after {time.monotonic() - began_s:.1f} s")
+            episodes = session.play()
+            factor = session.realtime_factor or 0.0
+    finally:
+        log.close()
+    return (
+        Results(choice.manifest.label, options.seed, episodes, graph.latencies(), graph.camera_counts(), factor),
+        graph,
+    )
+
+
+def _cameras() -> tuple[str, ...]:
+    from vla_sim.cameras import CAMERA_NAMES  # noqa: PLC0415  the robot's image has no simulator
+
+    return tuple(CAMERA_NAMES)
+
+
+def _write(options: Options, results: Results, graph: Graph, console: Console) -> None:
+    out = options.out
+    results.write(out / "demo.json")
+    pictures.contact_sheet(graph.stills(), out / "cameras.png")
+    title = f"{results.policy}, photon to servo"
+    pictures.latency_plot(results.latencies, out / "latency.png", title)
+    if options.video:
+        with console.status("writing the video"):
+            pictures.video(graph.shots(), out / "demo.mp4")
+    _summarise(options, results, console)
+
+
+def _summarise(options: Options, results: Results, console: Console) -> None:
+    """The last lines: what a person wants to know first."""
+    latency = summarise(chunk.total_ms for chunk in results.latencies)
+    lines = [f"\nplaced {score(results.episodes)} with {results.policy}"]
+    if latency.p50 is not None and latency.p95 is not None:
+        side = "under" if latency.p95 < LINE_MS else "over"
+        percentiles = f"p50 {latency.p50:.0f} ms, p95 {latency.p95:.0f} ms"
+        lines.append(f"photon to servo: {percentiles}, {side} the {LINE_MS:.0f} ms line ({latency.n} chunks)")
+    if results.cameras:
+        slowest = min(camera.fps for camera in results.cameras.values())
+        dropped = sum(camera.dropped for camera in results.cameras.values())
+        lines.append(f"{len(results.cameras)} cameras at {slowest:.1f} fps or more, {dropped} frames dropped")
+    lines.append(f"real-time factor {results.realtime_factor:.3f}")
+    if not results.valid:
+        lines.append(
+            f"INVALID: the simulation ran slower than {MIN_REALTIME_FACTOR} of real time; close other programs, or lower"
+            " --fps or --size"
+        )
+    names = ["demo.json", "cameras.png", "latency.png", *(["demo.mp4"] if options.video else []), "demo.log"]
+    lines.append("see " + " ".join(str(options.out / name) for name in names))
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
