@@ -95,17 +95,14 @@ def run(options: Options, console: Console) -> Results:
     """
     choice = models.choose(options.policy, options.models)
     base = run_dir()
-    with (
-        exclusive(options.out),
-        free_domain(base) as domain,
-        tempfile.TemporaryDirectory(prefix="demo-", dir=base) as folder,
-    ):
-        os.environ["ROS_DOMAIN_ID"] = str(domain)
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        console.print(f"policy {choice.manifest.label} ({choice.reason}), output in {options.out}", highlight=False)
-        arguments = _arguments(options, choice, Path(folder))
-        results, graph = _play(options, choice, arguments, Path(folder), console)
-    _write(options, results, graph, console)
+    with exclusive(options.out):
+        with free_domain(base) as domain, tempfile.TemporaryDirectory(prefix="demo-", dir=base) as folder:
+            os.environ["ROS_DOMAIN_ID"] = str(domain)
+            os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+            console.print(f"policy {choice.manifest.label} ({choice.reason}), output in {options.out}", highlight=False)
+            arguments = _arguments(options, choice, Path(folder))
+            results, graph = _play(options, choice, arguments, Path(folder), console)
+        _write(options, results, graph, console)
     return results
 
 
@@ -198,8 +195,8 @@ def _summarise(options: Options, results: Results, console: Console) -> None:
     lines.append(f"real-time factor {results.realtime_factor:.3f}")
     if not results.valid:
         lines.append(
-            f"INVALID: the simulation ran slower than {MIN_REALTIME_FACTOR} of real time; close other programs, or lower"
-            " --fps or --size"
+            f"INVALID: the simulation ran slower than {MIN_REALTIME_FACTOR} of real time;"
+            " close other programs, or lower --fps or --size"
         )
     names = ["demo.json", "cameras.png", "latency.png", *(["demo.mp4"] if options.video else []), "demo.log"]
     lines.append("see " + " ".join(str(options.out / name) for name in names))
