@@ -1,0 +1,173 @@
+"""Observers of a running graph: lines for people as ros2 launch prints them, JSON lines for programs, a log folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from evergreen.launch.events import (
+    Event,
+    Exited,
+    Leftovers,
+    NotStarted,
+    Observer,
+    Output,
+    Respawning,
+    Signalled,
+    Started,
+    Stopping,
+)
+from evergreen.launch.plan import LaunchPlan
+
+ON_SCREEN: Mapping[str, tuple[str, ...]] = {
+    "screen": ("stdout", "stderr"),
+    "both": ("stdout", "stderr"),
+    "full": ("stdout", "stderr"),
+    "log": ("stderr",),
+    "own_log": (),
+}
+"""Which streams of a process reach the terminal, by its `output`; as in ros2 launch."""
+_COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)
+_LEVEL_COLOURS = {"WARNING": 33, "ERROR": 31}
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What the launcher itself says about an event."""
+
+    level: str
+    source: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"[{self.level}] [{self.source}]: {self.text}"
+
+
+def in_words(event: Event) -> _Words | None:  # noqa: PLR0911  one sentence for each event
+    """Say it as ros2 launch does; None for output lines."""
+    match event:
+        case Started(process, pid):
+            return _Words("INFO", process, f"process started with pid [{pid}]")
+        case NotStarted(process, reason):
+            return _Words("ERROR", process, f"process could not be started: {reason}")
+        case Exited(process, pid, 0):
+            return _Words("INFO", process, f"process has finished cleanly [pid {pid}]")
+        case Exited(process, pid, code, _, command):
+            return _Words("ERROR", process, f"process has died [pid {pid}, exit code {code}, cmd '{command}'].")
+        case Respawning(process, delay_s):
+            return _Words("INFO", process, f"process is started again in {delay_s:g} s")
+        case Signalled(process, "SIGINT"):
+            return _Words("INFO", process, f"sending signal 'SIGINT' to process[{process}]")
+        case Signalled(process, name):
+            return _Words("ERROR", process, f"process[{process}] has not ended, escalating to '{name}'")
+        case Leftovers(process, pids):
+            return _Words("WARNING", process, f"process left others behind [pids {_listed(pids)}], ending them")
+        case Stopping(reason, urgency):
+            return _Words("WARNING", "launch", reason if urgency == 1 else f"{reason} again: hurrying")
+    return None
+
+
+def _listed(pids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, pids))
+
+
+class Console:
+    """Prints a graph's news. On a terminal each process has a colour."""
+
+    def __init__(self, plan: LaunchPlan, stream: TextIO, *, colour: bool, everything: bool = False) -> None:
+        """Make it.
+
+        Args:
+            plan: to know what each process's `output` is.
+            stream: where to.
+            colour: use terminal colours.
+            everything: show all output whatever `output` says.
+        """
+        self._stream = stream
+        self._colour = colour
+        self._shown = {
+            process.name: ON_SCREEN["screen" if everything else process.output] for process in plan.processes
+        }
+        self._colours = {process.name: _COLOURS[i % len(_COLOURS)] for i, process in enumerate(plan.processes)}
+
+    def __call__(self, event: Event) -> None:
+        """Print one event; BrokenPipeError where nobody reads any more."""
+        if isinstance(event, Output):
+            if event.stream in self._shown[event.process]:
+                self._print(f"{self._tinted(f'[{event.process}]', self._colours[event.process])} {event.line}")
+            return
+        words = in_words(event)
+        if words is not None:
+            self._print(self._tinted(str(words), _LEVEL_COLOURS.get(words.level)))
+
+    def _tinted(self, text: str, colour: int | None) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour is not None else text
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def wants_colour(stream: TextIO, environment: Mapping[str, str] | None = None) -> bool:
+    """Whether to colour: on a terminal, unless NO_COLOR is set (no-color.org)."""
+    return stream.isatty() and not (os.environ if environment is None else environment).get("NO_COLOR")
+
+
+def as_json(event: Event) -> str:
+    """One event as one line of JSON: `event` is its kind, the rest are its fields."""
+    return json.dumps({"event": _snake(type(event).__name__), **asdict(event)})
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+class LogFolder:
+    """Writes everything into a folder: `launch.log` with the launcher's words and all output, one file a process.
+
+    Each line begins with the system time in seconds. A context manager that closes the files.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._clock = clock
+        self._files: dict[str, TextIO] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Write one event."""
+        stamp = f"{self._clock():.6f}"
+        if isinstance(event, Output):
+            self._write("launch.log", f"{stamp} [{event.process}] {event.line}")
+            self._write(f"{event.process.replace(os.sep, '_')}.log", f"{stamp} [{event.stream}] {event.line}")
+        elif (words := in_words(event)) is not None:
+            self._write("launch.log", f"{stamp} {words}")
+
+    def _write(self, name: str, line: str) -> None:
+        if name not in self._files:
+            self._files[name] = (self._folder / name).open("a", encoding="utf-8", buffering=1)
+        self._files[name].write(f"{line}\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def all_of(*observers: Observer) -> Observer:
+    """One observer that tells several, in order."""
+
+    def tell(event: Event) -> None:
+        for observer in observers:
+            observer(event)
+
+    return tell
