@@ -30,10 +30,10 @@ SWEEP_S = 0.25
 class DemoNode(Node):
     """Feeds a `Graph` with what the topics say."""
 
-    def __init__(self, graph: Graph, cameras: Sequence[str], filmed: Sequence[str]) -> None:
+    def __init__(self, graph: Graph, filmed: Sequence[str]) -> None:
         super().__init__("demo")
         self._graph = graph
-        self._unfilmed = [camera for camera in cameras if camera not in filmed]
+        self._filmed = frozenset(filmed)
         self._stills: dict[str, Subscription] = {}
         self._taken: set[str] = set()
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
@@ -70,11 +70,11 @@ class DemoNode(Node):
         message.points = [point]
         self._trajectory.publish(message)
 
-    def photograph(self) -> None:
+    def photograph(self, cameras: Sequence[str]) -> None:
         """Take one picture with every camera that is not filmed anyway."""
         self._taken.clear()
-        for camera in self._unfilmed:
-            if camera not in self._stills:
+        for camera in cameras:
+            if camera not in self._filmed and camera not in self._stills:
                 self._stills[camera] = self._watch(camera, film=False)
         self._sweeper = self.create_timer(SWEEP_S, self._sweep)
 
@@ -118,10 +118,10 @@ class DemoNode(Node):
 
 
 @contextmanager
-def spinning(graph: Graph, cameras: Sequence[str], filmed: Sequence[str]) -> Iterator[DemoNode]:
+def spinning(graph: Graph, filmed: Sequence[str]) -> Iterator[DemoNode]:
     """The demo's node, spinning in a thread of its own; signals stay the caller's."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = DemoNode(graph, cameras, filmed)
+    node = DemoNode(graph, filmed)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
 

@@ -105,6 +105,10 @@ class Results:
             "episode_list": [episode.as_dict() for episode in self.episodes],
         }
 
+    def to_json(self) -> str:
+        """The text of `demo.json`."""
+        return json.dumps(self.as_dict(), indent=2) + "\n"
+
     def write(self, path: Path) -> None:
         """Write `demo.json`."""
-        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        path.write_text(self.to_json(), encoding="utf-8")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,13 +18,18 @@ from evergreen.demo.graph import Graph
 from evergreen.demo.resources import exclusive, free_domain, free_port
 from evergreen.demo.results import MIN_REALTIME_FACTOR, Results
 from evergreen.demo.screen import Screen, score
-from evergreen.demo.session import Plan, Session
+from evergreen.demo.session import POLL_S, START_TIMEOUT_S, DemoError, Plan, Session
 from evergreen.launch.events import Event, Exited, Output, Respawning
+from evergreen.launch.expand import make_plan
 from evergreen.launch.launcher import Launcher
-from evergreen.launch.plan import find_launch_file, make_plan
+from evergreen.launch.packages import find_launch_file
 from vla_core.latency import LINE_MS, summarise
 from vla_core.runtime import run_dir
 
+if TYPE_CHECKING:
+    from vla_sim.control import SimClient
+
+TARGET = "black"
 FILMED = ("front", "front_left")
 """The model's own view, and one from which a person sees the grasp."""
 TAIL_LINES = 15
@@ -74,6 +81,197 @@ class Log:
         self._stream.close()
 
     def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+        if self._verbose:
+            self._console.print(line, style="dim", markup=False, highlight=False)
+
+    def _last_words(self, event: Exited) -> str:
+        tail = [line for line in self._tail.get(event.process, ()) if line.strip()]
+        errors = [line for line in tail if "error" in line.lower()]
+        said = (errors or tail or ["it said nothing"])[-1].strip()
+        return f"{event.process} ended with code {event.code}: {said}"
+
+
+def run(options: Options, console: Console) -> Results:
+    """Run the demo and write its files into `options.out`.
+
+    Raises:
+        EvergreenError: with one line that says what to change.
+        KeyboardInterrupt: after everything has been stopped.
+    """
+    choice = models.choose(options.policy, options.models)
+    base = run_dir()
+    with exclusive(options.out):
+        with free_domain(base) as domain, tempfile.TemporaryDirectory(prefix="demo-", dir=base) as folder:
+            os.environ["ROS_DOMAIN_ID"] = str(domain)
+            os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+            console.print(f"policy {choice.manifest.label} ({choice.reason}), output in {options.out}", highlight=False)
+            arguments = _arguments(options, choice, Path(folder))
+            results, graph = _play(options, choice, arguments, Path(folder), console)
+        _write(options, results, graph, console)
+    return results
+
+
+def _arguments(options: Options, choice: models.Choice, folder: Path) -> dict[str, str]:
+    width, height = options.size
+    return {
+        "run_dir": str(folder),
+        "http_port": str(free_port()),
+        "seed": str(options.seed),
+        "model": str(choice.folder.absolute()),
+        "width": str(width),
+        "height": str(height),
+        "fps": f"{options.fps:g}",
+        "autostart": "false",
+    }
+
+
+def _play(
+    options: Options, choice: models.Choice, arguments: Mapping[str, str], folder: Path, console: Console
+) -> tuple[Results, Graph]:
+    from evergreen.demo.node import spinning  # noqa: PLC0415  rclpy is slow to import, and `--help` needs none of it
+
+    plan = make_plan(find_launch_file("evergreen_bringup", "demo.launch.xml"), arguments)
+    log = Log(options.out / "demo.log", console, verbose=options.verbose)
+    graph = Graph()
+    began_s = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        stack.callback(log.close)
+        stack.enter_context(Launcher(plan, on_event=log))
+        robot = stack.enter_context(spinning(graph, FILMED))
+        screen = stack.enter_context(Screen(console))
+        simulation = stack.enter_context(_connect(folder / "simulator.sock", lambda: log.failure))
+        session = Session(
+            Plan(
+                episodes=options.episodes,
+                seed=options.seed,
+                time_limit_s=options.time_limit_s,
+                target=TARGET,
+                cameras=tuple(simulation.status()["cameras"]),
+                policy=choice.manifest.label,
+                prompt=choice.manifest.prompt,
+            ),
+            graph,
+            robot,
+            simulation,
+            screen,
+            lambda: log.failure,
+        )
+        session.wait_until_ready()
+        screen.say(f"everything is up after {time.monotonic() - began_s:.1f} s")
+        episodes = session.play()
+    factor = session.realtime_factor or 0.0
+    counts = graph.camera_counts()
+    return Results(choice.manifest.label, options.seed, episodes, graph.latencies(), counts, factor), graph
+
+
+def _connect(path: Path, failed: Callable[[], str | None]) -> SimClient:
+    """Wait for the simulator's control socket."""
+    from vla_sim.control import SimClient, SimError  # noqa: PLC0415  the robot's image has no simulator
+
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        if problem := failed():
+            raise DemoError(problem)
+        try:
+            return SimClient(path)
+        except SimError:
+            if time.monotonic() > deadline_s:
+                raise
+        time.sleep(POLL_S)
+
+
+def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+        if self._verbose:
+            self._console.print(line, style="dim", markup=False, highlight=False)
+
+    def _last_words(self, event: Exited) -> str:
+        tail = [line for line in self._tail.get(event.process, ()) if line.strip()]
+        errors = [line for line in tail if "error" in line.lower()]
+        said = (errors or tail or ["it said nothing"])[-1].strip()
+        return f"{event.process} ended with code {event.code}: {said}"
+
+
+def run(options: Options, console: Console) -> Results:
+    """Run the demo and write its files into `options.out`.
+
+    Raises:
+        EvergreenError: with one line that says what to change.
+        KeyboardInterrupt: after everything has been stopped.
+    """
+    choice = models.choose(options.policy, options.models)
+    base = run_dir()
+    with exclusive(options.out):
+        with free_domain(base) as domain, tempfile.TemporaryDirectory(prefix="demo-", dir=base) as folder:
+            os.environ["ROS_DOMAIN_ID"] = str(domain)
+            os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+            console.print(f"policy {choice.manifest.label} ({choice.reason}), output in {options.out}", highlight=False)
+            arguments = _arguments(options, choice, Path(folder))
+            results, graph = _play(options, choice, arguments, Path(folder), console)
+        _write(options, results, graph, console)
+    return results
+
+
+def _arguments(options: Options, choice: models.Choice, folder: Path) -> dict[str, str]:
+    width, height = options.size
+    return {
+        "run_dir": str(folder),
+        "http_port": str(free_port()),
+        "seed": str(options.seed),
+        "model": str(choice.folder.absolute()),
+        "width": str(width),
+        "height": str(height),
+        "fps": f"{options.fps:g}",
+        "autostart": "false",
+    }
+
+
+def _play(
+    options: Options, choice: models.Choice, arguments: Mapping[str, str], folder: Path, console: Console
+) -> tuple[Results, Graph]:
+    from evergreen.demo.node import spinning  # noqa: PLC0415  rclpy is slow to import, and `--help` needs none of it
+    from vla_sim.control import SimClient  # noqa: PLC0415  the robot's image has no simulator
+
+    plan = make_plan(find_launch_file("evergreen_bringup", "demo.launch.xml"), arguments)
+    log = Log(options.out / "demo.log", console, verbose=options.verbose)
+    graph = Graph()
+    cameras = _cameras()
+    try:
+        with Launcher(plan, on_event=log), spinning(graph, cameras, FILMED) as robot, Screen(console) as screen:
+            simulation = SimClient(folder / "sim.sock")
+            session = Session(
+                Plan(
+                    episodes=options.episodes,
+                    seed=options.seed,
+                    time_limit_s=options.time_limit_s,
+                    target="black",
+                    cameras=cameras,
+                    policy=choice.manifest.label,
+                    prompt=choice.manifest.prompt,
+                ),
+                graph,
+                robot,
+                simulation,
+                screen,
+                lambda: log.failure,
+            )
+            began_s = time.monotonic()
+            session.wait_until_ready()
+            screen.say(f"everything is up after {time.monotonic() - began_s:.1f} s")
+            episodes = session.play()
+            factor = session.realtime_factor or 0.0
+    finally:
+        log.close()
+    return (
+        Results(choice.manifest.label, options.seed, episodes, graph.latencies(), graph.camera_counts(), factor),
+        graph,
+    )
+
+
+def _write(self, line: str) -> None:
         self._stream.write(line + "\n")
         self._stream.flush()
         if self._verbose:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,7 +56,7 @@ class Robot(Protocol):
         """Send the arm to a pose."""
         ...
 
-    def photograph(self) -> None:
+    def photograph(self, cameras: Sequence[str]) -> None:
         """Take one picture with every camera that is not filmed anyway."""
         ...
 
@@ -176,7 +176,7 @@ class Session:
 
     def _photograph(self) -> None:
         self._photographed = True
-        self.robot.photograph()
+        self.robot.photograph(self.plan.cameras)
 
     def _trigger(self, name: str) -> None:
         problem = self.robot.trigger(name, SERVICE_TIMEOUT_S)
