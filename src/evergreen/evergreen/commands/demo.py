@@ -55,12 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Play, and return 0 once everything was played."""
     from rich.console import Console  # noqa: PLC0415  not needed for --help
 
-    from evergreen.demo.run import Options  # noqa: PLC0415  not needed for --help
-    from evergreen.demo.run import run as play
+    from evergreen.demo import run as demo  # noqa: PLC0415  not needed for --help
 
     console = Console(stderr=arguments.json)
-    results = play(
-        Options(
+    results = demo.run(
+        demo.Options(
             episodes=arguments.episodes,
             seed=arguments.seed,
             policy=arguments.policy,
