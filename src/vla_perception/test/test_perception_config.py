@@ -191,3 +191,14 @@ def test_errors_of_a_calibration_name_its_file(tmp_path: Path, change: tuple[str
 def test_a_config_cannot_be_built_wrong() -> None:
     with pytest.raises(ConfigError, match="fps"):
         CameraConfig("front", "folder:/a", fps=-1)
+
+
+@pytest.mark.parametrize("name", ["cameras_sim.yaml", "cameras_usb.yaml"])
+def test_the_shipped_files_name_the_eight_cameras(name: str) -> None:
+    folder = Path(__file__).parents[3] / "launch" / "config"
+    cameras = load(folder / name, {})
+    assert {camera.name for camera in cameras} == {
+        "overhead", "front", "front_left", "front_right", "left", "right", "rear", "wrist",
+    }  # fmt: skip
+    assert {camera.fps for camera in cameras} == {15}
+    assert len({camera.url for camera in cameras}) == 8

@@ -27,7 +27,7 @@ CURES = {
     401: "put the user and password into the address: http://user:password@host/…",
     403: "the server refuses this address; check its access rules",
     404: "the server has no such stream; check the path",
-    503: "the server takes no more viewers; close one",
+    503: "its camera is unplugged, or it takes no more viewers",
 }
 
 

@@ -67,8 +67,9 @@ class MultipartParser:
 
     def _take_head(self) -> bool:
         """Read the headers up to the empty line."""
-        crlf, lf = self._buffer.find(b"\r\n\r\n"), self._buffer.find(b"\n\n")
-        end = crlf if lf < 0 or 0 <= crlf < lf else lf
+        crlf = self._buffer.find(b"\r\n\r\n")
+        lf = self._buffer.find(b"\n\n", 0, crlf if crlf >= 0 else None)  # not through the whole picture
+        end = crlf if lf < 0 else lf
         if end < 0:
             if len(self._buffer) <= MAX_HEAD_BYTES:
                 return False
