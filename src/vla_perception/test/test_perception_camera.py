@@ -82,7 +82,7 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made.camera.start()
     yield made
     made.camera.stop()
-    made.camera.join()
+    made.camera.join(WAIT_S)
     assert not made.camera._thread.is_alive()
     assert all(source.closed for source in made.sources)
 
@@ -141,6 +141,6 @@ def test_a_source_that_has_something_to_say_is_heard_once_a_connection(
 def test_stop_is_no_loss(rig: Rig) -> None:
     rig.frame(1)
     rig.camera.stop()
-    rig.camera.join()
+    rig.camera.join(WAIT_S)
     assert rig.reports.empty()
     assert rig.camera.health.snapshot(0, 0).losses == 0

@@ -15,9 +15,6 @@ from vla_perception.frame import Frame
 from vla_perception.health import CameraHealth, Level
 from vla_perception.source import Source
 
-JOIN_TIMEOUT_S = 1.0
-"""An interrupted source returns at once. Only a name server or a connect may hold a thread longer; it is a daemon."""
-
 Deliver = Callable[[str, Frame], int]
 """Takes a frame of the named camera, returns how many earlier ones it pushed out."""
 
@@ -57,9 +54,9 @@ class Camera:
             if self._source is not None:
                 self._source.interrupt()
 
-    def join(self) -> None:
-        """Wait until the thread has closed its source, at most `JOIN_TIMEOUT_S`."""
-        self._thread.join(JOIN_TIMEOUT_S)
+    def join(self, timeout_s: float) -> None:
+        """Wait until the thread has closed its source."""
+        self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while not self._stop.is_set():

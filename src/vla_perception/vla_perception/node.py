@@ -38,6 +38,10 @@ except ImportError:  # the wheel does not exist for aarch64, and Debian's builds
 
 DIAGNOSTICS_PERIOD_S = 1.0
 
+END_TIMEOUT_S = 1.0
+"""For all cameras together. An interrupted source returns at once; only a name server or a connect may hold its thread
+longer, and those threads are daemons."""
+
 LEVELS = {Level.OK: diagnostics.OK, Level.WARN: diagnostics.WARN, Level.ERROR: diagnostics.ERROR}
 
 
@@ -141,8 +145,9 @@ class CamerasNode(Node):
         for camera in self._cameras:
             camera.stop()
         self._mailbox.close()
+        deadline = time.monotonic() + END_TIMEOUT_S
         for camera in self._cameras:
-            camera.join()
+            camera.join(max(0.0, deadline - time.monotonic()))
         self._publishing.join()
         super().destroy_node()
 
@@ -157,6 +162,8 @@ class CamerasNode(Node):
                     return  # a signal has shut ROS down; destroy_node follows
 
     def _publish_diagnostics(self) -> None:
+        if not self._publishing.is_alive() and self.context.ok():
+            raise RuntimeError("the publishing thread died; its traceback stands above")
         now_system_ns, now_ns = time.time_ns(), time.monotonic_ns()
         statuses = [self._status(camera, now_system_ns, now_ns) for camera in self._cameras]
         self._diagnostics.publish(diagnostics.array(to_msg(now_system_ns), statuses))
