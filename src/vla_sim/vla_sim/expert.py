@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vla_core.errors import ConfigError
 from vla_sim.kinematics import ArmKinematics
-from vla_sim.scene import CUBE_SIZE_M, CUBES, DOF, HOME_RAD, JOINTS, SPOT_RADIUS_M, load_arm
+from vla_sim.scene import CUBE_SIZE_M, CUBES, HOME_RAD, JOINTS, SPOT_RADIUS_M, load_arm
 from vla_sim.truth import CubePose, Truth
 
 HOVER_M: Final = 0.080
@@ -33,13 +33,15 @@ RELEASE_M: Final = 0.011
 """A little higher than the grip, so that the cube is let go, not pressed down."""
 AIM_OUTWARD_M: Final = 0.0
 OPEN_RAD: Final = HOME_RAD[JOINTS.index("gripper")]
-"""Jaws 45 mm apart: 10 mm of room on each side of a cube, and still narrow enough to pass one 6 cm away."""
+"""Jaws 50 mm apart: 12 mm of room on each side of a cube, and still narrow enough to pass one 6 cm away."""
 CLOSED_RAD: Final = 0.0
 """Commanded while holding: 0.2 rad further than a cube allows, which saturates the servo's torque limit."""
-_SIDE_ROOM_M: Final = 0.010
+_SIDE_ROOM_M: Final = 0.0125
 
 _HOLDING_RAD: Final = 0.30
 """The jaws hold a cube at 0.2 rad, and are open at 0.46."""
+_CONTACT_RAD: Final = 0.25
+"""Commanded beyond this while opening, the jaws have let go: they lag by 0.05 rad."""
 _HELD_WITHIN_M: Final = 0.020
 _LIFTED_M: Final = 0.006
 _LOW_M: Final = 0.055
@@ -52,6 +54,7 @@ _SPOT_TAKEN_M: Final = 0.040
 _REACH_M: Final = (0.10, 0.32)
 """Distance from the base at which a cube on the table is worth trying for."""
 _SAMPLE_S: Final = 0.01
+_WHOLE_TURN_RAD: Final = math.radians(30)
 _LINE_KNOTS: Final = 6
 _ROLL: Final = JOINTS.index("wrist_roll")
 _GRIPPER: Final = JOINTS.index("gripper")
@@ -59,6 +62,9 @@ _SEED_RAD: Final = (0.0, 0.0, 0.3, 1.2, 1.6)
 _PAN_AXIS_X_M: Final = 0.0388
 _PEAK_SPEED_RAD_S: Final = 2.2
 """Of free legs; an unloaded servo could do 5."""
+
+
+_Point = tuple[float, float, float]
 
 
 class Stage(StrEnum):
@@ -131,9 +137,14 @@ class JointPlan:
 
 @dataclass(slots=True)
 class _Draft:
-    """A plan in the making: targets sampled every `_SAMPLE_S`."""
+    """A plan in the making: targets sampled every `_SAMPLE_S`.
+
+    `joints` are the last targets `(6,)`, `point` is where they bring the grasp point: a little lower than the
+    targets themselves would, because gravity pulls.
+    """
 
     joints: NDArray[np.float64]
+    point: NDArray[np.float64]
     samples: list[NDArray[np.float64]] = field(default_factory=list)
     stages: list[tuple[Stage, float]] = field(default_factory=list)
 
@@ -150,7 +161,13 @@ class _Draft:
 
     def finish(self, truth: Truth, target: str, start: NDArray[np.float64]) -> JointPlan:
         positions = np.array([start, *self.samples])
-        return JointPlan(truth.episode, target, np.arange(len(positions)) * _SAMPLE_S, positions, tuple(self.stages))
+        return JointPlan(
+            truth.episode,
+            target,
+            _SAMPLE_S * np.arange(len(positions), dtype=np.float64),
+            positions,
+            tuple(self.stages),
+        )
 
 
 class Expert:
@@ -208,7 +225,7 @@ class Expert:
     def plan(self, truth: Truth, joints: ArrayLike, miss: Miss | None = None) -> JointPlan:
         """Plan from `joints` `(6,)` to the cube placed and the arm at HOME; or only to HOME, if that is all to do."""
         start = np.asarray(joints, np.float64)
-        draft = _Draft(start)
+        draft = _Draft(start, np.array(self._kinematics.pose(start).position))
         cube = truth.cubes[self._target]
         if self._holds(cube, start):
             self._place(draft, truth)
@@ -247,15 +264,14 @@ class Expert:
 
     def _clear(self, draft: _Draft) -> None:
         """From a low start: open where the hand is, then straight up."""
-        pose = self._kinematics.pose(draft.joints)
-        if pose.position[2] >= _LOW_M:
+        if draft.point[2] >= _LOW_M:
             return
         opened = draft.joints.copy()
         opened[_GRIPPER] = OPEN_RAD
         if draft.joints[_GRIPPER] < _HOLDING_RAD:
             draft.leg(Stage.OPEN, [opened], _LEG_S[Stage.OPEN])
-        x, y, _ = pose.position
-        self._line(draft, Stage.RISE, (x, y, HOVER_M), pose.yaw_rad, OPEN_RAD)
+        yaw = self._kinematics.pose(draft.joints).yaw_rad
+        self._line(draft, Stage.RISE, (draft.point[0], draft.point[1], HOVER_M), yaw, OPEN_RAD)
 
     def _pick(self, draft: _Draft, cube: CubePose, miss: Miss) -> None:
         x, y = _displaced(cube, miss)
@@ -263,8 +279,7 @@ class Expert:
         x, y = _outward(x, y, AIM_OUTWARD_M)
         # The cube in the middle between the open jaws; closing shifts it towards the fixed one.
         x, y = x - _SIDE_ROOM_M * math.cos(yaw), y - _SIDE_ROOM_M * math.sin(yaw)
-        above = self._reach((x, y, HOVER_M), yaw, OPEN_RAD, np.array(_SEED_RAD))
-        draft.leg(Stage.MOVE, [above], _free_leg_s(draft.joints, above))
+        self._free(draft, Stage.MOVE, (x, y, HOVER_M), yaw, OPEN_RAD)
         self._line(draft, Stage.DESCEND, (x, y, GRIP_M), yaw, OPEN_RAD)
         closed = draft.joints.copy()
         closed[_GRIPPER] = CLOSED_RAD
@@ -276,13 +291,21 @@ class Expert:
         # The cube lies this much nearer to the base than the grasp point.
         x, y = _outward(*truth.spot, AIM_OUTWARD_M)
         yaw = self._yaw_with_roll(x, y, draft.joints)
-        above = self._reach((x, y, HOVER_M), yaw, CLOSED_RAD, draft.joints)
-        draft.leg(Stage.CARRY, [above], _free_leg_s(draft.joints, above))
+        self._free(draft, Stage.CARRY, (x, y, HOVER_M), yaw, CLOSED_RAD)
         self._line(draft, Stage.LOWER, (x, y, RELEASE_M), yaw, CLOSED_RAD)
-        # Both jaws leave the cube: the hand gives way while the moving one opens.
         x, y = x - _SIDE_ROOM_M * math.cos(yaw), y - _SIDE_ROOM_M * math.sin(yaw)
-        self._line(draft, Stage.OPEN, (x, y, RELEASE_M), yaw, OPEN_RAD)
+        self._let_go(draft, (x, y), yaw)
         self._line(draft, Stage.LEAVE, (x, y, HOVER_M), yaw, OPEN_RAD)
+
+    def _let_go(self, draft: _Draft, free: tuple[float, float], yaw: float) -> None:
+        """Open the jaws; from where they stop pressing, the hand moves so that both leave the cube alike."""
+        shift = np.array([*free, draft.point[2]]) - draft.point
+        knots = []
+        for gripper in np.linspace(CLOSED_RAD, OPEN_RAD, _LINE_KNOTS + 1)[1:]:
+            share = max(0.0, (gripper - _CONTACT_RAD) / (OPEN_RAD - _CONTACT_RAD))
+            knots.append(self._reach(draft.point + share * shift, yaw, float(gripper), draft.joints))
+        draft.leg(Stage.OPEN, knots, _LEG_S[Stage.OPEN])
+        draft.point = draft.point + shift
 
     def _yaw_with_roll(self, x: float, y: float, joints: NDArray[np.float64]) -> float:
         """The jaws' yaw at a place when the wrist's roll stays as it is: the whole hand turns with the pan joint."""
@@ -290,21 +313,26 @@ class Expert:
         turn = math.atan2(y, x - _PAN_AXIS_X_M) - math.atan2(here.position[1], here.position[0] - _PAN_AXIS_X_M)
         return here.yaw_rad + turn
 
-    def _line(self, draft: _Draft, stage: Stage, goal: tuple[float, float, float], yaw: float, gripper: float) -> None:
-        start = np.array(self._kinematics.pose(draft.joints).position)
+    def _free(self, draft: _Draft, stage: Stage, goal: _Point, yaw: float, gripper: float) -> None:
+        """Interpolate joints: the way between is no line, but high above the table."""
+        joints = self._reach(goal, yaw, gripper, np.array(_SEED_RAD))
+        draft.leg(stage, [joints], _free_leg_s(draft.joints, joints))
+        draft.point = np.array(goal)
+
+    def _line(self, draft: _Draft, stage: Stage, goal: _Point, yaw: float, gripper: float) -> None:
+        """Move the grasp point along a straight line."""
         opening = draft.joints[_GRIPPER]
         knots = []
         seed = draft.joints
         for index in range(1, _LINE_KNOTS + 1):
             share = index / _LINE_KNOTS
-            point = start + share * (np.array(goal) - start)
-            seed = self._reach(tuple(point), yaw, opening + share * (gripper - opening), seed)
+            point = draft.point + share * (np.array(goal) - draft.point)
+            seed = self._reach(point, yaw, opening + share * (gripper - opening), seed)
             knots.append(seed)
         draft.leg(stage, knots, _LEG_S[stage])
+        draft.point = np.array(goal)
 
-    def _reach(
-        self, point: tuple[float, float, float], yaw: float, gripper: float, seed: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _reach(self, point: ArrayLike, yaw: float, gripper: float, seed: NDArray[np.float64]) -> NDArray[np.float64]:
         """Joint *targets* `(6,)` that hold the grasp point there, gravity included."""
         joints = np.array([*self._kinematics.solve(point, yaw, seed).joints, gripper])
         joints[:_GRIPPER] += self._kinematics.gravity_sag(joints)[:_GRIPPER]
@@ -338,11 +366,17 @@ def _off_plan(plan: JointPlan, measured: NDArray[np.float64], elapsed_s: float) 
 
 
 def _jaw_yaw(x: float, y: float, cube_yaw: float) -> float:
-    """Which way the jaws face: square to the cube, as nearly as possible to tangential about the base."""
+    """Which way the jaws face: towards square to the cube, from tangential about the base.
+
+    A cube looks the same after a quarter turn, so the turn that squares the jaws jumps from +45 to -45 degrees, and a
+    pupil that sees a cube near 45 degrees learns the useless mean. This turn does not jump: it is whole up to 30
+    degrees and then falls back to 0 at 45. The closing jaws square the cube by themselves: they tolerate 40 degrees.
+    """
     tangential = math.atan2(y, x - _PAN_AXIS_X_M) + math.pi / 2
-    quarter = math.pi / 2
-    off = (cube_yaw - tangential + quarter / 2) % quarter - quarter / 2
-    return tangential + off
+    eighth = math.pi / 4
+    off = (cube_yaw - tangential + eighth) % (2 * eighth) - eighth
+    falling = (eighth - abs(off)) * _WHOLE_TURN_RAD / (eighth - _WHOLE_TURN_RAD)
+    return tangential + math.copysign(min(abs(off), falling), off)
 
 
 def _outward(x: float, y: float, distance_m: float) -> tuple[float, float]:

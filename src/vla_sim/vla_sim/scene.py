@@ -34,7 +34,7 @@ SPOT_XY: Final = (0.17, -0.18)
 """Where the cube goes: beside the work area, inside the front camera's picture, and within vertical reach."""
 SPOT_RADIUS_M: Final = 0.03
 """Drawn as large as the placing tolerance."""
-HOME_RAD: Final = (0.0, -1.20, 0.72, 1.55, 1.65, 0.46)
+HOME_RAD: Final = (0.0, -1.20, 0.72, 1.55, 1.65, 0.60)
 """At rest: folded back over the base, jaws ajar, out of the front camera's view of the table."""
 
 MAX_TORQUE_NM: Final = 3.35
