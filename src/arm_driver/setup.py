@@ -19,6 +19,7 @@ setup(
     entry_points={
         "console_scripts": [
             "arm_controller = arm_driver.node:main",
+            "arm_ports = arm_driver.ports:main",
         ],
     },
 )

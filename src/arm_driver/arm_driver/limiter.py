@@ -1,9 +1,8 @@
 """The last limits before the servos: position, velocity, acceleration, and the largest step. Pure.
 
 Each joint is a point with position `x` and velocity `v` that follows a moving target as fast as the limits allow
-and without overshooting one that its own velocity announces. The braking speed is the discrete-time optimum: the
-greatest speed from which equal decrements `a*dt` still stop within the distance `d`,
-``a*dt * (sqrt(1/4 + 2*d / (a*dt^2)) - 1/2)``.
+and without overshooting one that its own velocity announces. The braking speed is the discrete-time optimum, derived
+in `braking_speed`.
 """
 
 from __future__ import annotations
@@ -106,9 +105,8 @@ def _advance(rule: JointRule, now: tuple[float, float], aim: tuple[float, float]
         target, target_v = min(max(target, low), high), 0.0
     target_v = min(max(target_v, -top), top)
 
-    closing = (target - x) / dt - target_v  # speed relative to the target that would reach it in this cycle
-    braking = braking_speed(abs(closing) * dt, change, dt)
-    wanted = target_v + min(max(closing, -braking), braking)
+    behind = target - target_v * dt - x  # how far the setpoint trails the target as it was a cycle ago
+    wanted = target_v + math.copysign(braking_speed(abs(behind), change, dt), behind)
     wanted = min(max(wanted, -top), top)
     wanted = min(max(wanted, v - change), v + change)
     # The limits come last: never faster towards one than braking in front of it allows, never beyond it.
@@ -125,5 +123,11 @@ def _reach(rule: JointRule, x: float) -> tuple[float, float]:
 
 
 def braking_speed(distance: float, change: float, dt: float) -> float:
-    """Greatest speed (rad/s) that stops within `distance` (rad) when each cycle of `dt` takes `change` (rad/s) off."""
-    return change * (math.sqrt(0.25 + 2.0 * distance / (change * dt)) - 0.5)
+    """Greatest speed (rad/s) that stops within `distance` (rad) when each cycle of `dt` takes `change` (rad/s) off.
+
+    In `n` cycles at speeds `v`, `v - change`, ... the way is ``(n*v - change*n*(n-1)/2) * dt``. For `n` serves the
+    least number that leaves the last speed at most `change`: ``distance <= change*dt * n*(n+1)/2``. (The closed form
+    for whole `n` alone would overshoot by up to ``change*dt/8``.)
+    """
+    cycles = max(1, math.ceil(math.sqrt(0.25 + 2.0 * distance / (change * dt)) - 0.5))
+    return distance / (cycles * dt) + 0.5 * change * (cycles - 1)

@@ -247,13 +247,10 @@ class ControlLoop:
         """Wait for the time `tick_ns`, answering one nudge meanwhile; returns the tick that came, ns."""
         answered = False
         while (left_ns := tick_ns - time.monotonic_ns()) > 0 and not self._ending:
-            if answered:
-                # Further nudges stay for the next period: a flood of messages must not fill the bus.
-                select.select([], [], [], left_ns / NS_PER_S)
-            elif self._wait(left_ns / NS_PER_S):
+            # Only the first nudge of a period is answered at once: a flood of messages must not fill the bus.
+            if self._wait(left_ns / NS_PER_S) and not answered and not self._ending:
                 answered = True
-                if not self._ending:
-                    self._decide(None)
+                self._decide(None)
         late_ns = time.monotonic_ns() - tick_ns
         self.lateness_ms.append(late_ns / NS_PER_MS)
         missed = max(0, late_ns // self._period_ns)

@@ -221,7 +221,8 @@ def _why_unavailable(url: str, baud: int, error: Exception) -> str:
         users = holders(url)
         who = f"process {', '.join(users)}" if users else "another process"
         return f"{prefix} is in use by {who}; stop it or choose another `port`"
-    if code in (errno.ENOTTY, errno.EISDIR, errno.EINVAL) or isinstance(error, termios.error):
+    # pyserial wraps the refusal to set a speed without passing its number on.
+    if code in (errno.ENOTTY, errno.EISDIR, errno.EINVAL) or isinstance(error.__context__, termios.error):
         return f"{prefix} is no serial port; set `port` to one ({listing})"
     return f"{prefix} cannot be opened at {baud} baud: {error}; {listing}"
 

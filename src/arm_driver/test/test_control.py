@@ -1,0 +1,289 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arm_driver.control import Controller, ControlRules, Measured, State
+from arm_driver.limiter import JointRule
+from arm_driver.protection import Severity, StallRule
+from arm_driver.trajectory import NS_PER_S, Rejected, Trajectory
+from vla_core.errors import ConfigError
+from vla_core.joints import JointLimits
+
+MS = 1_000_000
+TICK_NS = 10 * MS
+OFFSET_NS = 1_700_000_000 * NS_PER_S
+JOINT = JointRule(JointLimits(-1.5, 1.5), velocity_rad_s=2.0, acceleration_rad_s2=20.0, step_rad=0.05)
+RULES = ControlRules(("a", "b"), (JOINT, JOINT), (StallRule(0.8, 0.15, 0.5), StallRule(0.0, 0.15, 0.5)))
+
+
+class Bench:
+    """A controller and its time; the arm follows the setpoint exactly unless `held` says where it is."""
+
+    def __init__(self, start=(0.1, -0.2)):
+        self.controller = Controller(RULES)
+        self.now_ns = 1000 * NS_PER_S
+        self.offset_ns = OFFSET_NS
+        self.start = start
+        self.held = None
+        self.load = (0.0, 0.0)
+        self.events = []
+        self.started = []
+
+    def connect(self):
+        self.controller.connected(self.now_ns, self.start)
+        return self
+
+    def measured(self):
+        positions = self.held or self.controller.setpoint
+        return Measured(0, positions, (0.0, 0.0), self.load, (12.0, 12.0), (30.0, 30.0))
+
+    def step(self):
+        self.now_ns += TICK_NS
+        cycle = self.controller.step(self.now_ns, self.offset_ns, self.measured())
+        self.events += cycle.events
+        if cycle.started:
+            self.started.append(cycle.started)
+        return cycle.setpoint
+
+    def run(self, seconds):
+        return [self.step() for _ in range(round(seconds * NS_PER_S / TICK_NS))]
+
+    def play(self, *points, after_s=0.0, gap_s=0.1):
+        times = tuple(self.now_ns + int((after_s + i * gap_s) * NS_PER_S) for i in range(len(points)))
+        return self.controller.offer(self.now_ns, trajectory(times, points, self.now_ns))
+
+
+def trajectory(times, points, now_ns):
+    return Trajectory(tuple(times), tuple(points), now_ns + OFFSET_NS, now_ns, OFFSET_NS, 0)
+
+
+def test_nothing_is_commanded_before_the_arm_is_there():
+    bench = Bench()
+    assert bench.controller.state is State.CONNECTING
+    assert bench.step() is None
+    assert "connecting" in bench.play((0.0, 0.0)).reason
+    bench.connect()
+    assert bench.controller.state is State.HOLD
+    assert bench.run(0.1) == [bench.start] * 10
+
+
+def test_it_plays_and_holds_the_last_point():
+    bench = Bench().connect()
+    assert bench.play((0.15, -0.25), (0.2, -0.3), after_s=0.1) is None
+    assert bench.controller.state is State.ACTIVE
+    trail = bench.run(0.5)
+    assert bench.controller.state is State.HOLD
+    assert bench.controller.reason == "the trajectory ended"
+    assert trail[-1] == pytest.approx((0.2, -0.3), abs=1e-6)
+    assert bench.run(1.0)[-1] == pytest.approx((0.2, -0.3), abs=1e-9)
+    assert len(bench.started) == 1
+
+
+def test_a_trajectory_ahead_is_joined_from_the_setpoint_without_a_jump():
+    bench = Bench().connect()
+    bench.play((0.4, -0.2), after_s=0.5)
+    trail = [bench.start, *bench.run(0.5)]
+    steps = [after[0] - before[0] for before, after in pairwise(trail)]
+    assert max(steps) < 0.01
+    assert all(point[1] == pytest.approx(-0.2) for point in trail)
+
+
+def test_a_late_trajectory_is_entered_through_the_limiter():
+    bench = Bench().connect()
+    bench.play((0.0, 0.0), (1.0, 0.0), after_s=-0.05)
+    first = bench.step()
+    assert abs(first[0] - bench.start[0]) <= JOINT.acceleration_rad_s2 * (TICK_NS / NS_PER_S) ** 2 + 1e-9
+
+
+def test_the_newest_trajectory_replaces():
+    bench = Bench().connect()
+    bench.play((1.0, -0.2), after_s=1.0)
+    bench.run(0.2)
+    assert bench.play((0.1, -0.2), after_s=0.5) is None
+    bench.run(1.0)
+    assert bench.controller.setpoint == pytest.approx((0.1, -0.2), abs=1e-6)
+    assert len(bench.started) == 2
+
+
+def test_a_stop_is_latched_brakes_and_holds():
+    bench = Bench().connect()
+    bench.play((1.4, -0.2), after_s=0.8)
+    bench.run(0.4)
+    bench.controller.stop("stopped by hand")
+    trail = bench.run(1.0)
+    assert bench.controller.state is State.STOPPED
+    assert bench.controller.at_rest
+    assert trail[-1] == trail[-20]
+    assert "stopped by hand" in bench.play((0.0, 0.0)).reason
+    assert bench.controller.resume() == (True, "resumed; waiting for a trajectory")
+    assert bench.controller.state is State.HOLD
+    assert bench.step() == trail[-1]
+    assert bench.play((0.5, 0.0), after_s=1.0) is None
+
+
+def test_a_stop_outlives_a_lost_connection():
+    bench = Bench().connect()
+    bench.controller.stop("by hand")
+    bench.controller.disconnected("cable")
+    assert bench.controller.state is State.STOPPED
+    assert bench.controller.wants_connection
+    bench.connect()
+    assert bench.controller.state is State.STOPPED
+    assert bench.controller.reason == "by hand"
+
+
+def test_resume_without_a_stop_changes_nothing():
+    bench = Bench().connect()
+    assert bench.controller.resume() == (True, "nothing to resume: the arm is in state hold")
+    bench.play((0.2, 0.0), after_s=1.0)
+    bench.controller.resume()
+    assert bench.controller.state is State.ACTIVE
+
+
+def test_after_an_unplugging_it_starts_where_the_arm_is():
+    bench = Bench().connect()
+    bench.play((1.0, 0.0), after_s=1.0)
+    bench.run(0.5)
+    bench.controller.disconnected("port went away")
+    assert bench.controller.state is State.CONNECTING
+    assert bench.controller.reason == "port went away"
+    assert bench.step() is None
+    bench.start = (0.3, -0.4)
+    bench.connect()
+    assert bench.run(0.5)[-1] == (0.3, -0.4), "the old trajectory is gone"
+
+
+def test_servos_that_do_not_fit_are_not_tried_again_until_resume():
+    bench = Bench()
+    bench.controller.disconnected("wrong calibration", final=True)
+    assert bench.controller.state is State.FAULT
+    assert not bench.controller.wants_connection
+    assert bench.controller.resume() == (True, "resumed; connecting")
+    assert bench.controller.wants_connection
+
+
+@pytest.mark.parametrize("step_s", [-0.2, 0.2, 1e6])
+def test_a_clock_step_ends_the_trajectory_in_a_hold(step_s):
+    bench = Bench().connect()
+    bench.play((1.0, 0.0), after_s=1.0)
+    bench.run(0.3)
+    bench.offset_ns += int(step_s * NS_PER_S)
+    trail = bench.run(0.6)
+    assert bench.controller.state is State.HOLD
+    assert "clock stepped" in bench.controller.reason
+    assert trail[-1] == trail[-10]
+    assert [event.severity for event in bench.events] == [Severity.WARN]
+
+
+def test_a_slewing_clock_is_no_step():
+    bench = Bench().connect()
+    bench.play((1.0, 0.0), after_s=1.0)
+    for _ in range(50):
+        bench.offset_ns += 5_000  # 500 ppm
+        bench.step()
+    assert bench.controller.state is State.ACTIVE
+    assert bench.events == []
+
+
+def test_a_trajectory_from_before_a_clock_step_is_refused():
+    bench = Bench().connect()
+    bench.step()
+    old = trajectory([bench.now_ns + NS_PER_S], [(0.0, 0.0)], bench.now_ns)
+    rejected = bench.controller.offer(bench.now_ns, replace(old, clock_offset_ns=OFFSET_NS + NS_PER_S))
+    assert isinstance(rejected, Rejected)
+    assert "stepped by +1.000 s" in rejected.reason
+
+
+def test_a_stalled_joint_is_held_where_it_is():
+    bench = Bench((0.0, 0.0)).connect()
+    bench.play((1.0, 0.0), after_s=0.5)
+    bench.held, bench.load = (0.05, 0.0), (0.95, 0.0)
+    bench.run(1.5)
+    assert bench.controller.state is State.FAULT
+    assert "a (load +95%" in bench.controller.reason
+    assert [event.severity for event in bench.events] == [Severity.ERROR]
+    assert bench.controller.setpoint == pytest.approx((0.05, 0.0))
+    assert "fault" in bench.play((1.0, 0.0)).reason
+    bench.controller.resume()
+    assert bench.controller.state is State.HOLD
+    assert bench.step() == pytest.approx((0.05, 0.0))
+
+
+def test_a_gripper_may_squeeze_for_as_long_as_it_likes():
+    bench = Bench((0.0, 0.0)).connect()
+    bench.play((0.0, 1.0), after_s=0.5)
+    bench.held, bench.load = (0.0, 0.1), (0.0, 1.0)
+    bench.run(3.0)
+    assert bench.controller.state is State.HOLD
+    assert bench.controller.setpoint[1] == pytest.approx(1.0)
+
+
+def test_a_failed_reading_does_not_stop_the_motion():
+    bench = Bench((0.0, 0.0)).connect()
+    bench.play((1.0, 0.0), after_s=1.0)
+    for _ in range(10):
+        bench.now_ns += TICK_NS
+        cycle = bench.controller.step(bench.now_ns, OFFSET_NS, None)
+    assert cycle.setpoint[0] == pytest.approx(0.1, abs=0.01)
+
+
+def test_two_publishers_at_once_hold_the_arm_and_are_reported():
+    bench = Bench((0.0, 0.0)).connect()
+    bench.play((1.0, 0.0), after_s=1.0)
+    bench.run(0.3)
+    for number in (50, 3, 51):
+        bench.controller.heard(bench.now_ns, number, 2)
+    assert bench.controller.state is State.HOLD
+    assert "2 publishers" in bench.controller.reason
+    assert "several publishers" in bench.play((0.0, 0.0)).reason
+    trail = bench.run(0.5)
+    assert trail[-1] == trail[-10]
+    assert [event.severity for event in bench.events] == [Severity.ERROR]
+    bench.run(1.0)
+    bench.controller.heard(bench.now_ns, 52, 2)
+    assert bench.play((0.0, 0.0), after_s=0.5) is None
+
+
+def test_rules_must_fit_together():
+    with pytest.raises(ConfigError, match="limits of 1 and stall rules of 2 joints for 2 names"):
+        ControlRules(("a", "b"), (JOINT,), (RULES.stall[0],) * 2)
+
+
+moves = st.one_of(
+    st.tuples(st.just("play"), st.floats(-1.9, 1.9), st.floats(-0.5, 1.0)),
+    st.tuples(st.sampled_from(["stop", "resume", "reconnect", "clock", "quarrel"]), st.just(0.0), st.just(0.0)),
+)
+
+
+@given(st.lists(st.tuples(moves, st.integers(1, 20)), max_size=25))
+@settings(max_examples=60, deadline=None)
+def test_whatever_happens_the_setpoint_never_jumps(script):
+    bench = Bench((0.0, 0.0)).connect()
+    number = 0
+    for (move, target, after_s), steps in script:
+        if move == "play":
+            number += 1
+            bench.controller.heard(bench.now_ns, number, 1)
+            bench.play((target, 0.5 * target), (target, 0.0), after_s=after_s, gap_s=0.3)
+        elif move == "stop":
+            bench.controller.stop("test")
+        elif move == "resume":
+            bench.controller.resume()
+        elif move == "clock":
+            bench.offset_ns += NS_PER_S
+        elif move == "quarrel":
+            for other in (number + 100, number, number + 101):
+                bench.controller.heard(bench.now_ns, other, 2)
+        else:
+            bench.start = bench.controller.setpoint
+            bench.controller.disconnected("test")
+            bench.connect()
+        for _ in range(steps):
+            before = bench.controller.setpoint
+            after = bench.step()
+            for was, now in zip(before, after, strict=True):
+                assert abs(now - was) <= JOINT.velocity_rad_s * TICK_NS / NS_PER_S + 1e-9
+                assert -1.5 <= now <= 1.5
