@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from vla_core.errors import EvergreenError
 
 EXIT_CONFIG = 2
+RCLError = _rclpy.RCLError
+"""What rclpy's C layer raises; rclpy itself gives it no public name."""
 
 
 def run(
@@ -39,6 +42,10 @@ def run(
     except EvergreenError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_CONFIG
+    except RCLError:
+        if rclpy.ok():
+            raise
+        # A signal arrived while the node was being built: rclpy's objects cannot be made in a context that is ending.
     finally:
         if node is not None:
             node.destroy_node()
