@@ -8,12 +8,10 @@ frozen form: the checkpoint is a plain LeRobot one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
@@ -154,12 +152,11 @@ def save_checkpoint(policy: ACTPolicy, stats: Stats, folder: Path, *, half: bool
     policy.config.save_pretrained(folder)
     weights = {key: _storage(value, half) for key, value in policy.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    os.chmod(folder / WEIGHTS_FILE, WEIGHTS_MODE)
     before, after = make_pre_post_processors(policy.config, dataset_stats={k: dict(v) for k, v in stats.items()})
     before.save_pretrained(folder)
     after.save_pretrained(folder)
     for path in folder.glob("*.safetensors"):
-        os.chmod(path, WEIGHTS_MODE)
+        path.chmod(WEIGHTS_MODE)
 
 
 def _storage(value: Tensor, half: bool) -> Tensor:

@@ -64,9 +64,12 @@ class TrainConfig:
         rate_hz: rate at which they were recorded.
         open_loop_s: how much of a chunk to play, for the manifest.
         policy: shape of the network.
-        end_to_end: phase A, everything.
+        see: phase S, everything, on pictures of random scenes (see `vla_training.reach`); may be left out.
+        see_data: its folders.
+        end_to_end: phase A, everything, on demonstrations.
         head: phase B, the transformer alone on cached picture features.
         cached_variants: noisy copies of each picture in phase B's cache.
+        cached_pictures: how many pictures phase B draws at random for its cache; 0 is all.
     """
 
     name: str
@@ -80,6 +83,9 @@ class TrainConfig:
     open_loop_s: float = 0.5
     policy: ActSettings = field(default_factory=ActSettings)
     cached_variants: int = 1
+    cached_pictures: int = 0
+    see: Phase | None = None
+    see_data: tuple[Path, ...] = ()
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -97,8 +103,9 @@ def load_config(path: Path) -> TrainConfig:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold keys and values")
     try:
-        raw["data"] = tuple(Path(folder) for folder in raw.get("data", ()))
-        for key, kind in (("end_to_end", Phase), ("head", Phase), ("policy", ActSettings)):
+        for key in ("data", "see_data"):
+            raw[key] = tuple(Path(folder) for folder in raw.get(key, ()))
+        for key, kind in (("see", Phase), ("end_to_end", Phase), ("head", Phase), ("policy", ActSettings)):
             if key in raw:
                 raw[key] = _build(kind, raw[key], key)
         made: TrainConfig = _build(TrainConfig, raw, "the file")

@@ -55,9 +55,7 @@ def write_shard(folder: Path, name: str, episodes: Sequence[Episode]) -> Path:
         actions=np.concatenate([episode.actions for episode in episodes]),
         ends=ends,
         seeds=np.array([episode.seed for episode in episodes]),
-        pictured=np.concatenate(
-            [episode.pictured + start for episode, start in zip(episodes, starts, strict=True)]
-        ),
+        pictured=np.concatenate([episode.pictured + start for episode, start in zip(episodes, starts, strict=True)]),
     )
     return path
 
@@ -92,7 +90,7 @@ def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
     for folder in folders:
         paths = sorted(folder.glob("*.npz"))
         if not paths:
-            raise ConfigError(f"{folder} holds no demonstrations (*.npz); record some with python -m vla_training.record")
+            raise ConfigError(f"{folder} holds no data (*.npz); record some with python -m vla_training.record")
         for path in paths:
             with np.load(path, allow_pickle=False) as shard:
                 pictured, ends = shard["pictured"], shard["ends"]

@@ -203,7 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         results = []
         started = time.monotonic()
-        for result in evaluate(policy, range(options.first_seed, options.first_seed + options.episodes), settings):
+        seeds = range(options.first_seed, options.first_seed + options.episodes)
+        for result in evaluate(policy, seeds, settings):
             results.append(result)
             won = sum(each.success for each in results)
             word = "success" if result.success else f"FAILED (lifted {result.lifted}, {result.distance_m * 100:.0f} cm)"
@@ -216,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"evaluate: {error}")
         return 2
     low, high = summary["interval_95"]
-    print(f"{summary['successes']} of {summary['trials']} ({low:.0%} to {high:.0%}), wrong cube {summary['wrong_lifted']}")
+    wrong = summary["wrong_lifted"]
+    print(f"{summary['successes']} of {summary['trials']} ({low:.0%} to {high:.0%}); wrong cube lifted {wrong} times")
     return 0
 
 

@@ -233,9 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parity = measure_parity(options.folder)
         provenance = json.loads(options.provenance.read_text(encoding="utf-8")) if options.provenance else {}
         provenance["parity_max_abs_error_rad"] = parity.max_abs_error_rad
-        settings = ManifestSettings(
-            options.name, options.version, options.prompt, options.rate_hz, options.open_loop_s
-        )
+        settings = ManifestSettings(options.name, options.version, options.prompt, options.rate_hz, options.open_loop_s)
         write_manifest(options.folder, settings, provenance)
     except (EvergreenError, OSError, ValueError) as error:
         print(f"export: {error}")

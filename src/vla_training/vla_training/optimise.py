@@ -83,6 +83,7 @@ class Trainer:
         name: str,
         module: nn.Module,
         phase: Phase,
+        *,
         loss_of: Callable[[Batch], Tensor],
         batch_of: Callable[[int], Batch],
         folder: Path,
@@ -157,6 +158,14 @@ class Trainer:
         counts = {"step": str(self.progress.step), "averaged": str(self.average.count if self.average else 0)}
         save_file({key: value.clone() for key, value in tensors.items()}, temporary, metadata=counts)
         temporary.replace(self._state_path)
+
+    def start_from(self, other: str) -> None:
+        """Begin with the weights that phase `other` ended with; does nothing where that phase left no state."""
+        path = self._folder / f"{other}.state.safetensors"
+        if path.is_file():
+            with safe_open(path, framework="pt") as state:
+                tensors = {key: state.get_tensor(key) for key in state.keys()}  # noqa: SIM118 (no mapping)
+            self.module.load_state_dict(_below(tensors, "module."))
 
     def restore(self) -> bool:
         """Go on from the state on disk, if there is one.

@@ -8,8 +8,8 @@ manifest. Run it again with the same output folder and it continues where it was
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ from torch.nn import functional
 from vla_core.errors import EvergreenError
 from vla_training import act, dataset, export
 from vla_training.config import Phase, TrainConfig, load_config
+from vla_training.loss_plot import plot_loss
 from vla_training.onnx_policy import ACTION, IMAGES, STATE
 from vla_training.optimise import Batch, Trainer, disturb_pictures, disturb_states, generator
 
 PHASE_A, PHASE_B, CACHE = 0, 1, 2
+SEED_STEP = 1000
+"""Keeps phase S's random numbers apart from phase A's."""
 _MIN_STD_RAD = 0.01
 """A joint that hardly moves in the data must not have its noise blown up."""
 _STATS_PICTURES = 1000
@@ -115,42 +118,77 @@ def loss_of(policy: ACTPolicy, batch: Batch) -> Tensor:
 class Run:
     """One training run in one output folder."""
 
-    def __init__(self, config: TrainConfig, data: dataset.Dataset, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.stats = compute_stats(data, config.policy.image_key)
-        self._batches = Batches(data, self.stats, config.policy.image_key, config.seed)
         torch.manual_seed(config.seed)
         self.policy = act.build(config.policy)
         self.policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def see(self, data: dataset.Dataset) -> Iterator[int]:
+        """Phase S: learn to see on random scenes; yields the step now and then."""
+        phase, key = self.config.see, self.config.policy.image_key
+        if phase is None:
+            return
+        batches = Batches(data, compute_stats(data, key), key, self.config.seed + SEED_STEP)
+        yield from self._whole("S", phase, batches).run()
+
+    def open(self, data: dataset.Dataset) -> None:
+        """Take the demonstrations for the phases to come."""
+        key = self.config.policy.image_key
+        self.stats = compute_stats(data, key)
+        self._data = data
+
     def end_to_end(self) -> Iterator[Path]:
         """Phase A; yields a checkpoint folder now and then."""
-        phase = self.config.end_to_end
+        batches = Batches(self._data, self.stats, self.config.policy.image_key, self.config.seed)
+        for step in self._whole("A", self.config.end_to_end, batches, after="S").run():
+            yield self._checkpoint(f"A-{step:05d}", act.folded(self.policy))
+
+    def _whole(self, name: str, phase: Phase, batches: Batches, after: str = "") -> Trainer:
         self.policy.train()
         trainer = Trainer(
-            "A", self.policy, phase, lambda batch: loss_of(self.policy, batch),
-            lambda step: self._batches.end_to_end(phase, step), self.folder,
-        )  # fmt: skip
-        trainer.restore()
-        for step in trainer.run():
-            yield self._checkpoint(f"A-{step:05d}", act.folded(self.policy))
+            name,
+            self.policy,
+            phase,
+            loss_of=lambda batch: loss_of(self.policy, batch),
+            batch_of=lambda step: batches.end_to_end(phase, step),
+            folder=self.folder,
+        )
+        if not trainer.restore() and after:
+            trainer.start_from(after)
+        return trainer
 
     def head(self) -> Iterator[Path]:
         """Phase B, from where phase A ended; yields a checkpoint folder now and then."""
         phase = self.config.head
         policy = act.folded(self.policy)
         backbone = policy.model.backbone
-        features = self._batches.features(backbone, phase, self.config.cached_variants)
+        batches = Batches(self._subset(), self.stats, self.config.policy.image_key, self.config.seed)
+        features = batches.features(backbone, phase, self.config.cached_variants)
         policy.model.backbone = PassThrough()
         policy.train()
         trainer = Trainer(
-            "B", policy, phase, lambda batch: loss_of(policy, batch),
-            lambda step: self._batches.cached(phase, step, features), self.folder,
-        )  # fmt: skip
+            "B",
+            policy,
+            phase,
+            loss_of=lambda batch: loss_of(policy, batch),
+            batch_of=lambda step: batches.cached(phase, step, features),
+            folder=self.folder,
+        )
         trainer.restore()
         for step in trainer.run():
             yield self._checkpoint(f"B-{step:05d}", self._assembled(policy, backbone, trainer))
+
+    def _subset(self) -> dataset.Dataset:
+        """The samples that phase B uses."""
+        count = self.config.cached_pictures
+        if not 0 < count < len(self._data):
+            return self._data
+        rng = generator(self.config.seed, CACHE, len(self._data))
+        index = np.sort(rng.choice(len(self._data), count, replace=False))
+        data = self._data
+        return dataset.Dataset(data.images[index], data.states[index], data.chunks[index], data.episodes)
 
     def _assembled(self, policy: ACTPolicy, backbone: nn.Module, trainer: Trainer) -> ACTPolicy:
         weights = dict(policy.state_dict())
@@ -167,33 +205,9 @@ class Run:
         return folder
 
 
-def plot_loss(log: Path, picture: Path) -> None:
-    """Draw the losses of `log.jsonl` as a PNG."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    if not lines:
-        return
-    phases = sorted({line["phase"] for line in lines})
-    figure, axes = pyplot.subplots(1, len(phases), figsize=(5 * len(phases), 3.2), squeeze=False, sharey=True)
-    for axis, phase in zip(axes[0], phases, strict=True):
-        chosen = [line for line in lines if line["phase"] == phase]
-        axis.semilogy([line["step"] for line in chosen], [line["loss"] for line in chosen], linewidth=0.8)
-        axis.set(title=f"phase {phase}", xlabel="step", ylabel="L1 of the normalised chunk")
-        axis.grid(visible=True, which="both", alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(picture, dpi=90)
-    pyplot.close(figure)
-
-
 def manifest_settings(config: TrainConfig) -> export.ManifestSettings:
     """What the run's configuration says about the model."""
-    return export.ManifestSettings(
-        config.name, config.version, config.prompt, config.rate_hz, config.open_loop_s
-    )
+    return export.ManifestSettings(config.name, config.version, config.prompt, config.rate_hz, config.open_loop_s)
 
 
 def train(config: TrainConfig, folder: Path, provenance: dict[str, Any]) -> Path:
@@ -203,18 +217,26 @@ def train(config: TrainConfig, folder: Path, provenance: dict[str, Any]) -> Path
         ConfigError: no data.
         ModelError: the output folder belongs to another network.
     """
-    data = dataset.load(config.data, config.policy.chunk_size)
-    print(f"{data.episodes} episodes, {len(data)} frames with pictures", flush=True)
-    run = Run(config, data, folder)
+    run = Run(config, folder)
+    if config.see:
+        for _ in run.see(_load(config.see_data, config)):
+            plot_loss(folder / "log.jsonl", folder / "loss.png")
+    data = _load(config.data, config)
+    run.open(data)
     last = folder
-    for last in run.end_to_end():
-        plot_loss(folder / "log.jsonl", folder / "loss.png")
-    for last in run.head():
+    for checkpoint in chain(run.end_to_end(), run.head()):
+        last = checkpoint
         plot_loss(folder / "log.jsonl", folder / "loss.png")
     export.export_onnx(last)
     found = {"episodes": data.episodes, "frames": len(data), "seed": config.seed, **provenance}
     export.write_manifest(last, manifest_settings(config), found)
     return last
+
+
+def _load(folders: Sequence[Path], config: TrainConfig) -> dataset.Dataset:
+    data = dataset.load(folders, config.policy.chunk_size)
+    print(f"{data.episodes} episodes, {len(data)} frames with pictures", flush=True)
+    return data
 
 
 def _parser() -> argparse.ArgumentParser:
