@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -72,8 +73,8 @@ class MjpegServer:
             self._server = await asyncio.start_server(self._connected, host, port, limit=_MAX_REQUEST_BYTES)
         except OSError as error:
             raise ConfigError(
-                f"cannot serve cameras on {host}:{port} ({error.strerror or error}); is another simulator running?"
-                " Choose another --http-port (or --http-host)"
+                f"cannot serve cameras on {host}:{port} ({os.strerror(error.errno or 0)}); if another simulator runs,"
+                " choose another --http-port"
             ) from error
 
     @property

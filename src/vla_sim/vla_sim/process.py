@@ -33,10 +33,16 @@ class SimulatorProcess:
         self.port = folder / "servos"
         self.control = folder / "sim.sock"
         self.log = folder / "simulator.log"
+        environment = dict(os.environ)
+        if "--no-cameras" in arguments:
+            environment["MUJOCO_GL"] = "disable"  # finding an OpenGL takes a quarter of the start
         own = ["--port-link", os.fspath(self.port), "--control", os.fspath(self.control)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "vla_sim.simulator", *own, *arguments], stdout=subprocess.PIPE, stderr=log
+                [sys.executable, "-m", "vla_sim.simulator", *own, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
             )
         self._wait_ready()
 
