@@ -19,7 +19,7 @@ setup(
     entry_points={
         "console_scripts": [
             "policy = vla_policy.node:main",
-            "policy_server = vla_policy.server:main",
+            "policy_server = vla_policy.serving.server:main",
         ],
     },
 )

@@ -78,7 +78,7 @@ class TestJoinProperties:
 
     @given(joins())
     def test_is_never_faster_than_its_parts_and_the_fade_allow(self, case):
-        """With w the fade and w' <= 1.5/blend: d/dt(old + w(new - old)) <= old' + new' + w'(gap + (old' + new') blend)."""
+        """With fade w, w' <= 1.5/blend: (old + w(new - old))' <= old' + new' + w'(gap + (old' + new') blend)."""
         chunk, now_ns, last, state, rules = case
         plan = join(chunk, now_ns, last, state, rules)
         old = 0.0 if last is None else top_speed(last.times_ns, last.positions)

@@ -1,0 +1,92 @@
+"""The newest of everything that arrives, handed from the ROS thread to the loop's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vla_policy.clock import Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One camera picture as it arrived.
+
+    Attributes:
+        jpeg: the camera's own bytes.
+        stamp_ns: when it was captured, system time.
+        source_ns: when it was published, system time.
+        received_ns: when the middleware had it here, system time.
+        arrived: when our callback ran.
+    """
+
+    jpeg: bytes
+    stamp_ns: int
+    source_ns: int
+    received_ns: int
+    arrived: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class JointSample:
+    """Measured joint positions as they arrived: one value in rad for each name."""
+
+    names: tuple[str, ...]
+    positions: tuple[float, ...]
+    stamp_ns: int
+    arrived: Moment
+
+
+class Inbox:
+    """Keeps the newest frame of each camera, the newest joint sample and the prompt. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._arrivals = 0
+        self._frames: dict[str, Frame] = {}
+        self._joints: JointSample | None = None
+        self._prompt: str | None = None
+
+    def put_frame(self, camera: str, frame: Frame) -> None:
+        """A picture came."""
+        with self._changed:
+            self._frames[camera] = frame
+            self._wake()
+
+    def put_joints(self, sample: JointSample) -> None:
+        """A joint state came."""
+        with self._changed:
+            self._joints = sample
+            self._wake()
+
+    def put_prompt(self, prompt: str | None) -> None:
+        """Override the model's own prompt; None ends that."""
+        with self._changed:
+            self._prompt = prompt
+            self._wake()
+
+    def _wake(self) -> None:
+        self._arrivals += 1
+        self._changed.notify_all()
+
+    def newest(self) -> tuple[int, Mapping[str, Frame], JointSample | None]:
+        """A ticket for `wait`, the newest frames by camera, and the newest joint sample."""
+        with self._changed:
+            return self._arrivals, dict(self._frames), self._joints
+
+    def prompt(self, default: str) -> str:
+        """The prompt in force."""
+        with self._changed:
+            return default if self._prompt is None else self._prompt
+
+    def wait(self, ticket: int, timeout_s: float) -> None:
+        """Return once something came after `ticket` was given, somebody called `nudge`, or `timeout_s` passed."""
+        with self._changed:
+            if self._arrivals == ticket:
+                self._changed.wait(timeout_s)
+
+    def nudge(self) -> None:
+        """Wake whoever waits."""
+        with self._changed:
+            self._wake()

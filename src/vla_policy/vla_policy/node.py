@@ -1,0 +1,257 @@
+"""The node `/policy`: pictures, joint states and a prompt in, joint trajectories out.
+
+This file only wires: ROS on one side, `Engine` and its `ControlLoop` on the other.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from array import array
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from vla_core.chunk import Plan
+from vla_core.errors import EvergreenError
+from vla_policy.clock import NS_PER_S, SystemClock
+from vla_policy.engine import Engine
+from vla_policy.inbox import Frame, Inbox, JointSample
+from vla_policy.model import ModelSpec
+from vla_policy.serving.errors import ServerUnavailableError
+from vla_policy.settings import ACTIVE_MODEL, CHANGEABLE, Settings, objection
+from vla_policy.stages import ChunkTiming, Meter, flatten, verdict
+from vla_policy.status import ACTIVE, HOLDING, ChunkCounts, PolicyStatus
+from vla_ros import diagnostics, qos
+from vla_ros.lifecycle import BackgroundLifecycleNode, Outcome, reported
+from vla_ros.main import run
+from vla_ros.params import declare
+from vla_ros.stamps import to_msg, to_ns
+
+DIAGNOSTICS_PERIOD_S = 1.0
+OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PolicyNode(BackgroundLifecycleNode):
+    """Composition root of the policy; also the control loop's outlet into ROS."""
+
+    def __init__(self) -> None:
+        super().__init__("policy")
+        self._settings: Settings = declare(self, Settings, read_only=False)
+        self.declare_parameter(ACTIVE_MODEL, "", ParameterDescriptor(description="what runs: name@version (read-only)"))
+        self.add_on_set_parameters_callback(self._judge_parameters)
+        self._clock, self._inbox, self._meter = SystemClock(), Inbox(), Meter()
+        self._engine = Engine(
+            self._inbox, self, self._clock, log=lambda line: self.get_logger().info(f"policy_server: {line}")
+        )
+        self._status, self._counts = PolicyStatus(), ChunkCounts()
+        self._saying = threading.Lock()
+        self._inputs: list[Any] = []
+        self._defect: Exception | None = None
+        self._try_again = False
+        self._trajectories = self.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", qos.TRAJECTORY)
+        self._statuses = self.create_publisher(DiagnosticStatus, "~/status", qos.STATUS)
+        self._latencies = self.create_publisher(DiagnosticStatus, "~/latency", qos.LATENCY)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", qos.DIAGNOSTICS)
+        self.create_subscription(String, "prompt", self._on_prompt, qos.PROMPT)
+        self.create_subscription(DiagnosticStatus, "arm_controller/latency", self._on_driver_latency, qos.LATENCY)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_diagnostics)
+        self.create_background_trigger("~/start", self._bring_up)
+        self.create_background_trigger("~/stop", self._bring_down)
+        self._say()
+        if self._settings.autostart:
+            self.in_background(self._bring_up)
+
+    def destroy_node(self) -> None:
+        """Bring the arm to rest, and end the server."""
+        self._engine.cancel()
+        self.in_background(self._engine.release).result()
+        super().destroy_node()
+
+    # Transitions, in their thread.
+
+    @reported
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Start or find the server, and see whether model and robot fit."""
+        asked = {name: self.get_parameter(name).value for name in CHANGEABLE}
+        self._settings = settings = replace(self._settings, **asked)
+        self._say(state="configuring", model=settings.model, server=settings.server)
+        try:
+            spec = self._engine.load(settings)
+        except EvergreenError as error:
+            self._try_again = settings.autostart and isinstance(error, ServerUnavailableError)
+            if str(error) != self._status.reason:
+                self.get_logger().error(str(error))
+            self._say(state="unconfigured", reason=str(error))
+            return FAILED
+        self._inbox.put_prompt(None)  # an override does not outlive its model
+        self._subscribe(spec)
+        self._say(state="inactive", active_model=spec.label, prompt=settings.prompt or spec.prompt, reason="")
+        self.get_logger().info(f"{spec.label} is ready, server {settings.server}")
+        return OK
+
+    @reported
+    def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Drive."""
+        self._say(state=HOLDING, reason="waiting for the first chunk")
+        self._engine.start()
+        return OK
+
+    @reported
+    def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Bring the arm to rest; model and server stay loaded."""
+        self._engine.stop()
+        self._say(state="inactive", reason="")
+        return OK
+
+    @reported
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of model and server."""
+        return self._release("unconfigured")
+
+    @reported
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """As cleaning up, for good."""
+        return self._release("finalized")
+
+    on_error = on_cleanup
+
+    def _release(self, state: str) -> TransitionCallbackReturn:
+        self._engine.release()
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        self._say(state=state, active_model="", prompt="")
+        return OK
+
+    def _bring_up(self) -> Outcome:
+        if self._status.state == "unconfigured":
+            self.trigger_configure()
+        if self._status.state == "inactive":
+            self.trigger_activate()
+        return self._status.state in ACTIVE, self._status.sentence
+
+    def _bring_down(self) -> Outcome:
+        if self._status.state in ACTIVE:
+            self.trigger_deactivate()
+        return True, self._status.sentence
+
+    # Inputs, in the executor's thread.
+
+    def _subscribe(self, spec: ModelSpec) -> None:
+        self._inputs = [self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES_SUB)]
+        for name in spec.cameras:
+            topic, callback = f"camera/{name}/image_raw/compressed", partial(self._on_frame, name)
+            self._inputs.append(self.create_subscription(CompressedImage, topic, callback, qos.CAMERA_SUB))
+
+    def _on_frame(self, camera: str, message: CompressedImage, info: dict[str, int]) -> None:
+        now = self._clock.now()
+        source_ns = info["source_timestamp"] or now.system_ns
+        received_ns = info["received_timestamp"] or now.system_ns
+        frame = Frame(message.data.tobytes(), to_ns(message.header.stamp), source_ns, received_ns, now)
+        self._inbox.put_frame(camera, frame)
+
+    def _on_joints(self, message: JointState) -> None:
+        stamp_ns, now = to_ns(message.header.stamp), self._clock.now()
+        self._inbox.put_joints(JointSample(tuple(message.name), tuple(message.position), stamp_ns, now))
+
+    def _on_prompt(self, message: String) -> None:
+        self._inbox.put_prompt(message.data)
+        self._engine.poke()
+        self._say(prompt=message.data)
+
+    def _on_driver_latency(self, message: DiagnosticStatus) -> None:
+        values = diagnostics.values(message)
+        self._meter.add_total(int(values["stamp_ns"]), float(values["total_ms"]))
+
+    def _judge_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        reasons = [objection(parameter.name, parameter.value, self._status.active_model) for parameter in parameters]
+        return SetParametersResult(successful=not any(reasons), reason="; ".join(filter(None, reasons)))
+
+    # The control loop's outlet, in its thread.
+
+    def command(self, plan: Plan, stamp_ns: int) -> None:
+        """Publish a plan."""
+        if self.context.ok() and self._engine.spec is not None:
+            self._trajectories.publish(_trajectory(plan, stamp_ns, self._engine.spec.joint_names))
+
+    def chunk_done(self, timing: ChunkTiming, gap_s: float) -> None:
+        """Count a chunk and publish its stages."""
+        self._meter.add(timing)
+        self._counts = self._counts.with_chunk(gap_s)
+        if self.context.ok():
+            self._latencies.publish(diagnostics.status("policy: latency", diagnostics.OK, "", timing.values()))
+
+    def driving(self, spec: ModelSpec) -> None:
+        """Say that it drives."""
+        self._say(state="driving", active_model=spec.label)
+        self.get_logger().info(f"driving {spec.label}")
+
+    def holding(self, reason: str) -> None:
+        """Say that it holds, and why."""
+        self._counts = self._counts.with_hold()
+        self._say(state=HOLDING, reason=reason)
+        self.get_logger().warning(f"holding: {reason}")
+
+    def crashed(self, error: Exception) -> None:
+        """Keep the defect for the executor, which ends the process with it."""
+        self._defect = error
+
+    # Reports.
+
+    def _say(self, **changes: str) -> None:
+        """Change the status and publish it."""
+        with self._saying:
+            self._status = status = replace(self._status, **changes)
+            if not self.context.ok():
+                return
+            if self.get_parameter(ACTIVE_MODEL).value != status.active_model:
+                self.set_parameters([Parameter(ACTIVE_MODEL, value=status.active_model)])
+            level = diagnostics.OK if status.is_well else diagnostics.WARN
+            self._statuses.publish(diagnostics.status("policy", level, status.sentence, asdict(status)))
+
+    def _on_diagnostics(self) -> None:
+        if self._defect is not None:
+            raise self._defect
+        if self._try_again:
+            self._try_again = False
+            self.in_background(self._bring_up)
+        summaries, status = self._meter.summaries(), self._status
+        below, sentence = verdict(summaries)
+        levels = [diagnostics.OK if well else diagnostics.WARN for well in (below, status.is_well)]
+        statuses = [
+            diagnostics.status("policy: latency", levels[0], sentence, flatten(summaries)),
+            diagnostics.status("policy: chunks", levels[1], status.sentence, asdict(self._counts)),
+        ]
+        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), statuses))
+
+
+def _trajectory(plan: Plan, stamp_ns: int, joint_names: tuple[str, ...]) -> JointTrajectory:
+    """The message: point times count from the observation's stamp, which is in the header."""
+    ahead_ns = max(0, plan.stamp_ns - plan.start_ns)  # a stamp slightly ahead of our clock, but never a negative time
+    message = JointTrajectory(joint_names=joint_names)
+    message.header.stamp = to_msg(stamp_ns - ahead_ns)
+    for after_ns, positions in zip((plan.times_ns - plan.stamp_ns + ahead_ns).tolist(), plan.positions, strict=True):
+        seconds, nanoseconds = divmod(after_ns, NS_PER_S)
+        point = JointTrajectoryPoint(positions=array("d", positions))
+        point.time_from_start = Duration(sec=seconds, nanosec=nanoseconds)
+        message.points.append(point)
+    return message
+
+
+def main() -> None:
+    """Entry point of the executable `policy`."""
+    sys.exit(run(PolicyNode))
+
+
+if __name__ == "__main__":
+    main()

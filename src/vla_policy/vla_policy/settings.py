@@ -1,0 +1,131 @@
+"""The parameters of `/policy`, and what follows from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vla_core import manifest as manifests
+from vla_core.chunk import JoinRules
+from vla_core.errors import ConfigError, ModelError
+from vla_core.joints import SO101_JOINTS
+from vla_policy.loop import LoopSettings
+from vla_policy.model import ModelSpec, check_robot, from_manifest, from_metadata, is_self_describing, parse_keys
+from vla_policy.observe import AgeLimits
+from vla_policy.schedule import Rhythm
+from vla_policy.serving.client import PolicyClient
+from vla_policy.serving.link import BACKEND_PREFIX, LOCAL, Link, make_link
+from vla_policy.serving.server import read_key
+from vla_ros.params import param
+
+CAMERAS = ("overhead", "front", "front_left", "front_right", "left", "right", "rear", "wrist")
+CHANGEABLE = frozenset({"model", "server", "prompt"})
+"""Parameters that may be set while the node runs; they take effect when it is configured the next time."""
+
+
+ACTIVE_MODEL = "active_model"
+"""The parameter that tells what runs; it is the node's to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Parameters of the node."""
+
+    model: str = param("", "folder of the model to run, or backend:NAME for a backend without one")
+    server: str = param(
+        LOCAL, "`local` starts a policy server here; else unix:/path, ws://host:port or wss://host:port"
+    )
+    prompt: str = param("", "language instruction; empty uses the model's own. The topic `prompt` overrides both")
+    autostart: bool = param(False, "configure and activate at start, and again while the server cannot be reached")
+    cameras: tuple[str, ...] = param(CAMERAS, "cameras that this robot has")
+    joint_names: tuple[str, ...] = param(SO101_JOINTS, "joints that this robot has")
+    max_image_age_s: float = param(0.5, "hold when the newest picture is older", unit="s", minimum=0.01, maximum=10)
+    max_state_age_s: float = param(
+        0.25, "hold when the newest joint state is older", unit="s", minimum=0.01, maximum=10
+    )
+    open_loop_s: float = param(
+        0.0, "most of the future that is commanded; 0 is the model's", unit="s", minimum=0, maximum=60
+    )
+    request_period_s: float = param(
+        0.0, "time between requests; 0 asks as late as is safe", unit="s", minimum=0, maximum=60
+    )
+    blend_s: float = param(0.15, "how long one chunk fades into the next", unit="s", minimum=0.001, maximum=2)
+    blend_velocity_rad_s: float = param(
+        1.5,
+        "what fading may add to a joint's speed; wider gaps fade for longer",
+        unit="rad/s",
+        minimum=0.01,
+        maximum=20,
+    )
+    request_timeout_s: float = param(5.0, "how long an answer may take", unit="s", minimum=0.05, maximum=600)
+    load_timeout_s: float = param(120.0, "how long a local server may take to load", unit="s", minimum=1, maximum=3600)
+    threads: int = param(0, "compute threads of a local server; 0 is half of the cores", minimum=0, maximum=256)
+    api_key_file: str = param("", "file with the key for a remote server; else the environment's EVERGREEN_API_KEY")
+    wire_keys: str = param(
+        "", "keys of a server that is not Evergreen's: front=observation/image,state=observation/state"
+    )
+
+    def link(self, log: Callable[[str], None]) -> Link:
+        """The way to the server.
+
+        Raises:
+            ConfigError: the parameters do not fit together.
+        """
+        return make_link(
+            self.server,
+            self.model,
+            threads=self.threads,
+            load_timeout_s=self.load_timeout_s,
+            api_key=read_key(Path(self.api_key_file) if self.api_key_file else None, os.environ),
+            log=log,
+        )
+
+    def identify(self, client: PolicyClient) -> ModelSpec:
+        """What the server behind `client` runs, checked against this robot.
+
+        Raises:
+            ModelError: the robot lacks what the model wants, or nobody says what that is.
+        """
+        keys = parse_keys(self.wire_keys)
+        if is_self_describing(client.metadata):
+            spec = from_metadata(client.metadata, keys)
+        elif self.model and not self.model.startswith(BACKEND_PREFIX):
+            spec = from_manifest(manifests.load(Path(self.model).expanduser()), keys)
+        else:
+            raise ModelError(
+                f"server {client.address} does not say what its model wants; set the parameter 'model' to a folder "
+                "whose manifest.json describes its cameras, joints and rate"
+            )
+        check_robot(spec, self.cameras, self.joint_names)
+        return spec
+
+    def loop(self, spec: ModelSpec) -> LoopSettings:
+        """How to drive with the model `spec`.
+
+        Raises:
+            ConfigError: open_loop_s or request_period_s do not fit the model.
+        """
+        open_loop_s = self.open_loop_s or spec.open_loop_s
+        covers_s = spec.chunk_size / spec.rate_hz
+        if open_loop_s > covers_s:
+            raise ConfigError(
+                f"parameter open_loop_s is {open_loop_s:g} s; a chunk of model {spec.label} covers {covers_s:g} s"
+            )
+        return LoopSettings(
+            rules=JoinRules(open_loop_s, self.blend_s, self.blend_velocity_rad_s),
+            rhythm=Rhythm(open_loop_s, self.request_period_s),
+            ages=AgeLimits(self.max_image_age_s, self.max_state_age_s),
+            request_timeout_s=self.request_timeout_s,
+            prompt=self.prompt,
+        )
+
+
+def objection(name: str, value: object, active_model: str) -> str:
+    """Why the parameter `name` may not become `value` while the node runs; empty where it may."""
+    if name == ACTIVE_MODEL and value != active_model:
+        return "active_model is read-only; set 'model' instead"
+    if name in Settings.__slots__ and name not in CHANGEABLE:
+        return f"{name} is fixed while the node runs; {', '.join(sorted(CHANGEABLE))} are not"
+    return ""
