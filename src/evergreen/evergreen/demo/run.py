@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,9 @@ TARGET = "black"
 FILMED = ("front", "front_left")
 """The model's own view, and one from which a person sees the grasp."""
 TAIL_LINES = 15
-"""Of a process's last words, shown when it dies."""
+"""Of a process's last words, from which the reason is taken when it dies."""
+HOPELESS_ENDS = 3
+"""A process that ends as often does not come up: say so at once instead of waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Log:
         self._console = console
         self._verbose = verbose
         self._tail: dict[str, list[str]] = {}
+        self._ends: Counter[str] = Counter()
         self.failure: str | None = None
 
     def __call__(self, event: Event) -> None:
@@ -71,10 +75,11 @@ class Log:
             del tail[:-TAIL_LINES]
         elif isinstance(event, Exited):
             self._write(f"[{event.process}] ended with code {event.code}")
+            self._ends[event.process] += 1
             if not event.expected and self.failure is None:
                 self.failure = self._last_words(event)
-        elif isinstance(event, Respawning):
-            self.failure = None  # it gets another chance; a graph that stays down is noticed by what is missing
+        elif isinstance(event, Respawning) and self._ends[event.process] < HOPELESS_ENDS:
+            self.failure = None  # it gets another chance
 
     def close(self) -> None:
         """Close the file."""
@@ -84,7 +89,7 @@ class Log:
         self._stream.write(line + "\n")
         self._stream.flush()
         if self._verbose:
-            self._console.print(line, style="dim", markup=False, highlight=False)
+            self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def _last_words(self, event: Exited) -> str:
         tail = [line for line in self._tail.get(event.process, ()) if line.strip()]
