@@ -1,0 +1,145 @@
+"""Configuration, schedule and the training loop on synthetic data."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from vla_core import manifest as manifests
+from vla_core.errors import ConfigError
+from vla_training import dataset, optimise, train
+from vla_training.act import ActSettings
+from vla_training.config import Phase, TrainConfig, load_config
+
+pytestmark = pytest.mark.train
+
+SHIPPED_CONFIG = Path(train.__file__).parent / "configs" / "act_black.yaml"
+
+
+def test_learning_rate_warms_up_stays_and_falls():
+    phase = Phase(steps=1000, batch=2, learning_rate=1.0, warmup_steps=10, constant=0.5)
+    assert optimise.learning_rate(phase, 0) == pytest.approx(0.1)
+    assert optimise.learning_rate(phase, 400) == 1.0
+    assert optimise.learning_rate(phase, 750) == pytest.approx(0.5, abs=0.01)
+    assert optimise.learning_rate(phase, 999) < 1e-4
+
+
+def test_shipped_configuration_is_sound():
+    config = load_config(SHIPPED_CONFIG)
+    assert config.name == "act-black"
+    assert config.policy.image_key == "observation.images.front"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("[1, 2]", "keys"),
+        ("name: x\nspeed: 3\nend_to_end: {steps: 1, batch: 2}\nhead: {steps: 1, batch: 2}", "speed"),
+        ("name: x\nend_to_end: {steps: 1, batch: 2, colour: 3}", "colour"),
+        ("name: x\nend_to_end: {steps: 0, batch: 2}", "steps"),
+        ("name: x", "end_to_end"),
+        ("{", "YAML"),
+    ],
+)
+def test_configuration_mistakes_are_named(tmp_path, text, word):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=word) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def tiny_config(folder: Path) -> TrainConfig:
+    rng = np.random.default_rng(0)
+    episodes = []
+    for seed in range(3):
+        states = rng.uniform(-1, 1, (8, 6)).astype(np.float32)
+        pictures = rng.integers(0, 256, (8, 32, 64, 3), dtype=np.uint8)
+        episodes.append(dataset.Episode(seed, states, states, np.arange(8), pictures))
+    dataset.write_shard(folder, "a", episodes)
+    phase = Phase(steps=2, batch=2, checkpoint_every=1, warmup_steps=1)
+    return TrainConfig(
+        name="tiny", version="1.0.0", prompt="", data=(folder,), seed=3, see=phase, see_data=(folder,),
+        end_to_end=phase, head=replace(phase, steps=4, checkpoint_every=2, averaging=0.9), open_loop_s=0.3,
+        policy=ActSettings(
+            width=64, height=32, chunk_size=4, dim_model=32, n_heads=2, dim_feedforward=32, n_encoder_layers=1
+        ),
+    )  # fmt: skip
+
+
+def test_a_run_ends_in_a_model_with_a_manifest(tmp_path):
+    folder = train.train(tiny_config(tmp_path / "data"), tmp_path / "run", {"config": "tiny"})
+    about = manifests.load(folder)
+    manifests.verify(folder, about)
+    assert about.provenance["episodes"] == 3
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["phase"] for line in lines] == ["S", "A", "B"]
+    assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
+
+
+def trainer(folder: Path, steps: int) -> optimise.Trainer:
+    torch.manual_seed(0)
+    module = nn.Linear(3, 1)
+
+    def batch(step):
+        rng = optimise.generator(7, 0, step)
+        points = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
+        return points, points, points.sum(1, keepdim=True)
+
+    return optimise.Trainer(
+        "T",
+        module,
+        Phase(steps=steps, batch=4, averaging=0.9, checkpoint_every=5, learning_rate=0.05),
+        loss_of=lambda batch: (module(batch[0]) - batch[2]).abs().mean(),
+        batch_of=batch,
+        folder=folder,
+    )
+
+
+def test_an_interrupted_run_continues_as_if_it_had_not_been(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    assert list(trainer(whole, 20).run()) == [5, 10, 15, 20]
+    steps = trainer(cut, 20).run()
+    assert [next(steps), next(steps)] == [5, 10]
+    steps.close()
+    resumed = trainer(cut, 20)
+    assert resumed.restore()
+    assert list(resumed.run()) == [15, 20]
+    name = "T.state.safetensors"
+    first, second = load_file(whole / name), load_file(cut / name)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_training_reduces_the_loss(tmp_path):
+    runner = trainer(tmp_path, 200)
+    list(runner.run())
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_average_is_no_heavier_on_its_start():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    average = optimise.Average(module, 0.999)
+    nn.init.ones_(module.weight)
+    for _ in range(200):
+        average.update(module)
+    assert float(average.values["weight"]) == pytest.approx(1.0, abs=0.01)
+
+
+def test_missing_data_is_one_line(tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"name: x\nversion: '1'\nprompt: ''\ndata: [{tmp_path}/none]\n"
+        "end_to_end: {steps: 1, batch: 2}\nhead: {steps: 1, batch: 2}\n"
+    )
+    assert train.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "no data" in capsys.readouterr().out
