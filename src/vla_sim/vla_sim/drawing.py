@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +14,7 @@ from typing import Final
 import mujoco
 
 from vla_core.image import encode_jpeg
-from vla_sim.realtime import RateMeter
+from vla_sim.realtime import DRAWING_NICENESS, RateMeter, set_niceness
 from vla_sim.rig import CameraRig, Snapshot
 
 _LOG = logging.getLogger(__name__)
@@ -26,8 +24,6 @@ MAX_PHYSICS_LAG_NS: Final = 30_000_000
 _IDLE_NS: Final = 20_000_000
 """How soon a new viewer is noticed."""
 _MAKE_WAY_NS: Final = 5_000_000
-_NICENESS: Final = 5
-"""Drawing is the first to lose a busy core: physics and the servo bus have deadlines."""
 
 Publish = Callable[[str, int, bytes], None]
 """Camera, system time of the physics that it shows (ns), JPEG."""
@@ -170,8 +166,7 @@ class DrawingThread:
         self._thread.join()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # some containers forbid it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        set_niceness(DRAWING_NICENESS)
         try:
             rig = CameraRig(self._model, *self._size)
         except Exception as error:  # noqa: BLE001 (whoever waits for `ready` re-raises it)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from vla_core.errors import ConfigError
 from vla_sim.hand import Path as HandPath
-from vla_sim.realtime import Pacer, RealTimeMeter
+from vla_sim.realtime import HARDWARE_NICENESS, Pacer, RealTimeMeter, set_niceness
 from vla_sim.rig import Snapshot
 from vla_sim.scene import JOINTS, MAX_TORQUE_NM, TIMESTEP_S
 from vla_sim.servo_map import TICKS_PER_RAD, to_rad, to_ticks
@@ -59,6 +59,7 @@ class Physics:
 
     def run(self) -> None:
         """Run until `stop`."""
+        set_niceness(HARDWARE_NICENESS)
         now_ns = time.monotonic_ns()
         self._pacer = Pacer(STEP_NS, now_ns)
         self.meter = RealTimeMeter(now_ns)

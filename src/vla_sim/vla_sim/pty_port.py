@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from vla_core.errors import ConfigError
+from vla_sim.realtime import HARDWARE_NICENESS, set_niceness
 from vla_sim.servo_bus import ServoBus
 
 _TCGETS2: Final = 0x802C542A  # asm-generic/ioctls.h; the same on x86-64 and arm64
@@ -191,6 +192,7 @@ class BusThread:
             os.write(self._wake_write, b"\0")
 
     def _run(self) -> None:
+        set_niceness(HARDWARE_NICENESS)
         while self._running:
             self._serve_once()
             self.cpu_s = time.thread_time()

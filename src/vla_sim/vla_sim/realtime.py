@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 from collections import deque
 from typing import Final
 
@@ -11,6 +14,18 @@ WINDOW_S: Final = 5.0
 _SAMPLE_S: Final = 0.25
 REALTIME_ENOUGH: Final = 0.95
 """Below this a run is invalid: its world was slower than its controllers' clocks."""
+
+
+HARDWARE_NICENESS: Final = -5
+"""For what stands for hardware: a real servo does not slow down when the computer is busy. Needs a privilege."""
+DRAWING_NICENESS: Final = 2
+"""Drawing is the first to lose a busy core: physics and the servo bus have deadlines."""
+
+
+def set_niceness(value: int) -> None:
+    """Give the calling thread another share of a busy machine, if it may have it."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), value)
 
 
 class Pacer:

@@ -346,16 +346,19 @@ class ServoBus:
 
     def _sync_read(self, plan: _SyncRead, now_ns: int) -> tuple[bytes, int]:
         self.counters.sync_reads += 1
+        self.counters.replies += len(plan.servos)
         address, length = plan.address, plan.length
         reply = bytearray()
         for servo in plan.servos:
             if now_ns < servo.deaf_until_ns:
                 continue
-            self.counters.replies += 1
             data = servo.read(address, length)
-            head = bytes((servo.servo_id, length + 2, servo.status))
-            reply += b"\xff\xff"
-            reply += head
-            reply += data
-            reply.append(~(sum(head) + sum(data)) & 0xFF)
+            servo_id, status = servo.servo_id, servo.status
+            reply += b"\xff\xff%c%c%c%b%c" % (
+                servo_id,
+                length + 2,
+                status,
+                data,
+                ~(servo_id + length + 2 + status + sum(data)) & 0xFF,
+            )
         return bytes(reply), plan.return_delay_ns
