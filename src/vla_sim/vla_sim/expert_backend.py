@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
+os.environ["MUJOCO_GL"] = "disable"  # before mujoco: a planner draws nothing, and OpenGL takes a second to load
+
 from vla_core import manifest as manifests
 from vla_core.errors import ConfigError, ModelError
 from vla_core.manifest import Manifest

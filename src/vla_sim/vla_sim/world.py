@@ -45,8 +45,8 @@ _UPRIGHT: Final = 0.7
 """Vertical part of an axis below which its heading is well defined."""
 _HAND_STIFFNESS_NM_RAD: Final = 8.0
 _HAND_DAMPING_NMS_RAD: Final = 0.3
-_HAND_TORQUE_NM: Final = 2.0
-"""A hand leads the arm like a soft spring: it overcomes a limp servo, but not one that holds (3.35 Nm)."""
+_HAND_TORQUE_NM: Final = 1.0
+"""A hand leads the arm like a soft spring: it overcomes a limp servo, but none that holds (gripper 1.2, others 3.35 Nm)."""
 
 
 class World:
@@ -238,7 +238,7 @@ class World:
     def _rests(self, name: str) -> bool:
         start = self._cube_dof[name]
         slow = float(np.linalg.norm(self._data.qvel[start : start + 3])) < _RESTING_SPEED_M_S
-        return slow and abs(self._cube_xyz(name)[2] - CUBE_SIZE_M / 2) < _RESTING_HEIGHT_M
+        return bool(slow and abs(self._cube_xyz(name)[2] - CUBE_SIZE_M / 2) < _RESTING_HEIGHT_M)
 
     def _touched(self, name: str) -> bool:
         """Whether any part of the arm touches this cube."""

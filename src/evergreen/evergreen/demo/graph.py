@@ -28,7 +28,7 @@ class Graph:
     """The newest news from every node; any thread may call any method.
 
     Attributes:
-        policy_message: the policy's own words on its state.
+        policy_reason: why the policy holds or refused, in its own words.
         active_model: label of the model that drives, empty while none does.
         policy_state: lifecycle state as the policy reports it.
         joints: newest joint positions by name, rad.
@@ -36,7 +36,7 @@ class Graph:
 
     recording: bool = False
     caption: str = ""
-    policy_message: str = ""
+    policy_reason: str = ""
     active_model: str = ""
     policy_state: str = ""
     joints: dict[str, float] = field(default_factory=dict)

@@ -11,6 +11,8 @@ from functools import partial
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -44,6 +46,7 @@ class DemoNode(Node):
         for camera in filmed:
             self._watch(camera, film=True)
         self._trajectory = self.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", qos.TRAJECTORY)
+        self._configure = self.create_client(ChangeState, "policy/change_state")
         self._triggers = {name: self.create_client(Trigger, f"policy/{name}") for name in ("start", "stop")}
 
     def trigger(self, name: str, timeout_s: float) -> str | None:
@@ -59,6 +62,14 @@ class DemoNode(Node):
         if response is None:
             return f"service policy/{name} did not answer within {timeout_s:.0f} s"
         return None if response.success else response.message
+
+    def configure(self, timeout_s: float) -> bool:
+        """Let the policy load its model; False when it could not, or nobody answered."""
+        if not self._configure.wait_for_service(timeout_sec=timeout_s):
+            return False
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+        response = self._configure.call(request, timeout_sec=timeout_s)
+        return response is not None and bool(response.success)
 
     def move(self, target: Mapping[str, float], seconds: float) -> None:
         """Send the arm to one pose (joint name to rad), from where it is, within `seconds`."""
@@ -99,7 +110,7 @@ class DemoNode(Node):
 
     def _on_policy_status(self, message: DiagnosticStatus) -> None:
         found = values(message)
-        self._graph.policy_message = message.message
+        self._graph.policy_reason = found.get("reason", "")
         self._graph.active_model = found.get("active_model", "")
         self._graph.policy_state = found.get("state", "")
 

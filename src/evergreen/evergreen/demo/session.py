@@ -52,6 +52,10 @@ class Robot(Protocol):
         """Call `policy/<name>`; None when done, else why not."""
         ...
 
+    def configure(self, timeout_s: float) -> bool:
+        """Let the policy load its model; False when it could not."""
+        ...
+
     def move(self, target: Mapping[str, float], seconds: float) -> None:
         """Send the arm to a pose."""
         ...
@@ -105,6 +109,10 @@ class Session:
         self._doing = "starting the simulation, cameras, arm and policy"
         if not self._wait(lambda: not self._missing(), START_TIMEOUT_S):
             raise DemoError(f"after {START_TIMEOUT_S:.0f} s still waiting for {', '.join(self._missing())}")
+        self._doing = "loading the model"
+        self._refresh()
+        if not self.robot.configure(START_TIMEOUT_S):
+            raise DemoError(f"the policy could not load its model: {self.graph.policy_reason or 'no answer'}")
 
     def play(self) -> list[Episode]:
         """Run all episodes."""
@@ -129,14 +137,13 @@ class Session:
         missing = [f"camera {name}" for name in self.plan.cameras if rates.get(name, 0.0) < MIN_FRESH_CAMERAS_FPS]
         if not self.graph.joints:
             missing.append("joint_states of the arm")
-        if self.graph.policy_state not in ("inactive", "active"):
-            missing.append(f"the policy ({self.graph.policy_message or 'silent'})")
+        if not self.graph.policy_state:
+            missing.append("the policy")
         return missing
 
     def _go_home(self) -> None:
         self._doing = "bringing the arm home"
-        if self.graph.policy_state == "active":
-            self._trigger("stop")
+        self._trigger("stop")
         home = dict(zip(SO101_JOINTS, self.simulation.status()["home"], strict=True))
         self.robot.move(home, HOME_S)
         if not self._wait(lambda: self._is_at(home), HOME_TIMEOUT_S):
