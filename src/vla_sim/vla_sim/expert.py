@@ -31,7 +31,6 @@ GRIP_M: Final = 0.009
 """The finger tips are 7 mm below the grasp point: they stay 2 mm above the table."""
 RELEASE_M: Final = 0.011
 """A little higher than the grip, so that the cube is let go, not pressed down."""
-AIM_OUTWARD_M: Final = 0.0
 OPEN_RAD: Final = HOME_RAD[JOINTS.index("gripper")]
 """Jaws 50 mm apart: 12 mm of room on each side of a cube, and still narrow enough to pass one 6 cm away."""
 CLOSED_RAD: Final = 0.0
@@ -56,7 +55,6 @@ _REACH_M: Final = (0.10, 0.32)
 _SAMPLE_S: Final = 0.01
 _WHOLE_TURN_RAD: Final = math.radians(30)
 _LINE_KNOTS: Final = 6
-_ROLL: Final = JOINTS.index("wrist_roll")
 _GRIPPER: Final = JOINTS.index("gripper")
 _SEED_RAD: Final = (0.0, 0.0, 0.3, 1.2, 1.6)
 _PAN_AXIS_X_M: Final = 0.0388
@@ -276,7 +274,6 @@ class Expert:
     def _pick(self, draft: _Draft, cube: CubePose, miss: Miss) -> None:
         x, y = _displaced(cube, miss)
         yaw = _jaw_yaw(x, y, cube.yaw + miss.yaw_rad)
-        x, y = _outward(x, y, AIM_OUTWARD_M)
         # The cube in the middle between the open jaws; closing shifts it towards the fixed one.
         x, y = x - _SIDE_ROOM_M * math.cos(yaw), y - _SIDE_ROOM_M * math.sin(yaw)
         self._free(draft, Stage.MOVE, (x, y, HOVER_M), yaw, OPEN_RAD)
@@ -288,8 +285,7 @@ class Expert:
 
     def _place(self, draft: _Draft, truth: Truth) -> None:
         """From a held cube: over the spot without turning the wrist, down, let go, up."""
-        # The cube lies this much nearer to the base than the grasp point.
-        x, y = _outward(*truth.spot, AIM_OUTWARD_M)
+        x, y = truth.spot
         yaw = self._yaw_with_roll(x, y, draft.joints)
         self._free(draft, Stage.CARRY, (x, y, HOVER_M), yaw, CLOSED_RAD)
         self._line(draft, Stage.LOWER, (x, y, RELEASE_M), yaw, CLOSED_RAD)
@@ -377,12 +373,6 @@ def _jaw_yaw(x: float, y: float, cube_yaw: float) -> float:
     off = (cube_yaw - tangential + eighth) % (2 * eighth) - eighth
     falling = (eighth - abs(off)) * _WHOLE_TURN_RAD / (eighth - _WHOLE_TURN_RAD)
     return tangential + math.copysign(min(abs(off), falling), off)
-
-
-def _outward(x: float, y: float, distance_m: float) -> tuple[float, float]:
-    """A point moved away from the base's pan axis."""
-    direction = math.atan2(y, x - _PAN_AXIS_X_M)
-    return x + distance_m * math.cos(direction), y + distance_m * math.sin(direction)
 
 
 def _displaced(cube: CubePose, miss: Miss) -> tuple[float, float]:

@@ -14,15 +14,14 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vla_sim.scene import DOF, GRASP_POINT_M, JOINTS, SERVO_STIFFNESS_NM_RAD
+from vla_sim.scene import DOF, GRASP_POINT_M, SERVO_STIFFNESS_NM_RAD
 
 _ARM_DOF: Final = DOF - 1
-_ROLL: Final = JOINTS.index("wrist_roll")
-_TILT_WEIGHT_M_RAD: Final = 0.03
-"""Metres of position error worth one radian of tilt: at the edge of reach the fingers lean before they miss."""
-_YAW_WEIGHT_M_RAD: Final = 0.05
-_DAMPING: Final = 1e-5
-"""Levenberg's term, in m^2: small against J J^T (about 0.04 m^2), large enough near a stretched elbow."""
+_WEIGHTS_M_RAD: Final = np.array([0.03, 0.03, 0.05])
+"""Metres of position error worth one radian of tilt, tilt, and yaw: at the edge of reach the fingers lean before they
+miss."""
+_DAMPING_M2: Final = 1e-5 * np.eye(6)
+"""Levenberg's term: small against J J^T (about 0.04 m^2), large enough near a stretched elbow."""
 _MAX_STEP_RAD: Final = 0.3
 _ITERATIONS: Final = 60
 _CONVERGED: Final = 1e-5
@@ -101,7 +100,7 @@ class ArmKinematics:
         step = np.zeros(_ARM_DOF)
         for _ in range(_ARM_DOF):
             part = jacobian * free
-            step = part.T @ np.linalg.solve(part @ part.T + _DAMPING * np.eye(len(error)), error)
+            step = part.T @ np.linalg.solve(part @ part.T + _DAMPING_M2, error)
             step *= min(1.0, _MAX_STEP_RAD / max(float(np.abs(step).max()), 1e-12))
             blocked = ((joints >= self._upper) & (step > 0)) | ((joints <= self._lower) & (step < 0))
             if not (blocked & free).any():
@@ -134,10 +133,8 @@ class ArmKinematics:
         mujoco.mj_comPos(self._model, self._data)
         linear, angular = self._jacobian
         mujoco.mj_jac(self._model, self._data, linear, angular, point, self._gripper)
-        tilt = np.cross(axes[:, 2], (0.0, 0.0, 1.0))
-        across = axes[:, 0]
+        across, along = axes[:, 0], axes[:, 2]
         turn = math.atan2(across[0] * wanted[1] - across[1] * wanted[0], float(across @ wanted))
-        weights = np.array([_TILT_WEIGHT_M_RAD, _TILT_WEIGHT_M_RAD, _YAW_WEIGHT_M_RAD])
-        error = np.concatenate([goal - point, weights * (tilt[0], tilt[1], turn)])
-        jacobian = np.vstack([linear[:, :_ARM_DOF], weights[:, None] * angular[:, :_ARM_DOF]])
+        error = np.concatenate([goal - point, _WEIGHTS_M_RAD * (along[1], -along[0], turn)])  # tilt: along x up
+        jacobian = np.concatenate([linear[:, :_ARM_DOF], _WEIGHTS_M_RAD[:, None] * angular[:, :_ARM_DOF]])
         return error, jacobian

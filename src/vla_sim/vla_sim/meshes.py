@@ -86,7 +86,7 @@ def decimate(mesh: Mesh, triangles: int) -> Mesh:
         raise ConfigError(f"a mesh needs at least {_MIN_TRIANGLES} triangles, not {triangles}")
     if len(mesh.faces) <= triangles:
         return mesh
-    import fast_simplification  # only needed while the cache is being filled
+    import fast_simplification  # noqa: PLC0415  only needed while the cache is being filled
 
     welded = _weld(mesh)
     if len(welded.faces) <= triangles:

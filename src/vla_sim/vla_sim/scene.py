@@ -228,11 +228,10 @@ def _thin_meshes(spec: mujoco.MjSpec, folder: Path) -> None:
 
 
 def _add_jaw_pads(spec: mujoco.MjSpec) -> None:
-    half_cube = CUBE_SIZE_M / 2
-    offset = half_cube + PAD_HALF_M[0]
     centre = np.array(GRASP_POINT_M)
-    _add_pad(spec, "fixed_pad", "gripper", centre - [offset, 0, 0], np.array([1.0, 0, 0, 0]))
-    position, quaternion = _in_jaw_frame(spec, centre + [offset, 0, 0])
+    across = np.array([CUBE_SIZE_M / 2 + PAD_HALF_M[0], 0, 0])
+    _add_pad(spec, "fixed_pad", "gripper", centre - across, np.array([1.0, 0, 0, 0]))
+    position, quaternion = _in_jaw_frame(spec, centre + across)
     _add_pad(spec, "moving_pad", _JAW_BODY, position, quaternion)
 
 
