@@ -60,6 +60,17 @@ def test_scene_is_compiled_once(tmp_path, monkeypatch):
     assert again.nmeshface == built.nmeshface
 
 
+def test_damaged_cache_is_built_anew(tmp_path, monkeypatch):
+    """A file cut short by a full disk, or of another machine's format, ended every start with a ValueError."""
+    monkeypatch.setenv(meshes.CACHE_VARIABLE, str(tmp_path))
+    load_scene()
+    (cached,) = tmp_path.iterdir()
+    whole = cached.stat().st_size
+    cached.write_bytes(cached.read_bytes()[:1000])
+    assert load_scene().nq > 0
+    assert cached.stat().st_size == whole
+
+
 def test_scene_loads_without_a_writable_cache(tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

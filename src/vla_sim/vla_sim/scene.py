@@ -132,7 +132,10 @@ def load_scene() -> mujoco.MjModel:
     folder = meshes.asset_folder()
     cached = meshes.cache_folder() / f"scene-{_cache_key(folder)}.mjb"
     if cached.is_file():
-        return mujoco.MjModel.from_binary_path(str(cached))
+        try:
+            return mujoco.MjModel.from_binary_path(str(cached))
+        except ValueError:
+            _LOG.warning("%s is damaged: the scene is built anew", cached)
     model = build_spec(folder, drawn=True).compile()
     buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)

@@ -46,7 +46,7 @@ _UPRIGHT: Final = 0.7
 _HAND_STIFFNESS_NM_RAD: Final = 8.0
 _HAND_DAMPING_NMS_RAD: Final = 0.3
 _HAND_TORQUE_NM: Final = 1.0
-"""A hand leads the arm like a soft spring: it overcomes a limp servo, but none that holds (gripper 1.2, others 3.35 Nm)."""
+"""A hand leads the arm like a soft spring: it overcomes a limp servo, but none that holds (1.2 to 3.35 Nm)."""
 
 
 class World:
