@@ -141,7 +141,7 @@ def latency_plot(latencies: Sequence[ChunkLatency], path: Path, title: str) -> N
     for axis in (left, right):
         axis.axhline(LINE_MS, color="crimson", linestyle="--", linewidth=1)
     left.set(xlabel="action chunk", ylabel="ms", title=title)
-    left.legend(fontsize=8, ncols=3, loc="upper left")
+    figure.legend(*left.get_legend_handles_labels(), fontsize=8, ncols=len(STAGES) + 1, loc="outside lower center")
     if totals.size:
         summary = summarise(totals)
         right.hist(totals, bins=30, orientation="horizontal", color="#55a868")

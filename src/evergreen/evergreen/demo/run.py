@@ -190,7 +190,8 @@ def _connect(path: Path, failed: Callable[[], str | None]) -> SimClient:
 def _write(options: Options, results: Results, graph: Graph, console: Console) -> None:
     out = options.out
     results.write(out / "demo.json")
-    pictures.contact_sheet(graph.stills(), out / "cameras.png")
+    stills = graph.stills()
+    pictures.contact_sheet({name: stills.get(name, b"") for name in results.cameras}, out / "cameras.png")
     title = f"{results.policy}, photon to servo"
     pictures.latency_plot(results.latencies, out / "latency.png", title)
     if options.video:
