@@ -18,7 +18,7 @@ def tree(folder: str) -> list[tuple[str, list[str]]]:
 setup(
     name=package_name,
     version="0.1.0",
-    packages=[],
+    packages=[package_name],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (share, ["package.xml", *map(str, sorted(Path().glob("*.launch.xml")))]),
@@ -32,4 +32,9 @@ setup(
     maintainer_email="maintainers@evergreen-robotics.dev",
     description="Launch files and configuration of Evergreen: the robot, and the same graph in simulation",
     license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "robot_description = evergreen_bringup.node:main",
+        ],
+    },
 )

@@ -161,7 +161,7 @@ class Arm:
             )
         if absent:
             names = ", ".join(f"{name} (id {servo_id})" for name, servo_id in absent.items())
-            raise NoReplyError(f"port {bus.url}: {names} does not answer; check its cable", tuple(absent.values()))
+            raise NoReplyError(f"port {bus.url}: no answer from {names}; check the cable", tuple(absent.values()))
         for name, servo in joints.items():
             model = bus.read(servo.id, registers.MODEL_NUMBER)
             if model != registers.MODEL_NUMBER_STS3215:

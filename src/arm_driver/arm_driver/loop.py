@@ -23,8 +23,8 @@ from arm_driver.protection import Severity
 from arm_driver.trajectory import NS_PER_S, Rejected, Trajectory
 
 NS_PER_MS = 1_000_000
-SILENCE_S = 0.25
-"""Without a reading for so long the servos count as lost: noise takes single readings, not 25 in a row."""
+SILENCE_S = 0.5
+"""Without a reading for so long the servos count as lost: noise takes single readings, not 50 in a row."""
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 5.0
 """Between two attempts to connect: soon enough for a hand that plugs in, too seldom to fill a log."""

@@ -144,7 +144,7 @@ def test_leaving_the_context_closes_the_port():
 
 
 def test_six_servos_on_a_pty(rig):
-    with ServoBus(rig.link) as bus:
+    with ServoBus(rig.link, reply_timeout_s=0.25) as bus:
         assert bus.ping(1)
         assert not bus.ping(77)
         assert bus.read(3, registers.MODEL_NUMBER) == registers.MODEL_NUMBER_STS3215
@@ -157,7 +157,7 @@ def test_six_servos_on_a_pty(rig):
 
 
 def test_bytes_that_get_lost_on_a_bad_cable_are_retried(rig):
-    with ServoBus(rig.link, reply_timeout_s=0.05) as bus:
+    with ServoBus(rig.link, reply_timeout_s=0.25) as bus:
         read = bus.prepare_read(56, "HHHBB", range(1, 7))
         read.read()
         rig.bus.faults.drop_next = 1
@@ -166,14 +166,14 @@ def test_bytes_that_get_lost_on_a_bad_cable_are_retried(rig):
 
 
 def test_pulling_the_adapter_is_an_error_with_a_cure(rig):
-    with ServoBus(rig.link) as bus:
+    with ServoBus(rig.link, reply_timeout_s=0.25) as bus:
         read = bus.prepare_read(56, "H", range(1, 7))
         read.read()
         rig.unplug()
         with pytest.raises(PortLostError, match="plug it in again"):
             read.read()
     rig.replug()
-    with ServoBus(rig.link) as bus:
+    with ServoBus(rig.link, reply_timeout_s=0.25) as bus:
         assert bus.ping(1)
 
 
@@ -236,7 +236,7 @@ def tcp_servos():
 
 
 def test_a_bus_behind_tcp(tcp_servos):
-    with ServoBus(tcp_servos) as bus:
+    with ServoBus(tcp_servos, reply_timeout_s=0.25) as bus:
         read = bus.prepare_read(56, "H", IDS)
         assert read.read() == (2048,) * 3
         bus.prepare_write(42, "H", IDS).write((2000, 2001, 2002))

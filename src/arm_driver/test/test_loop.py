@@ -15,7 +15,9 @@ from arm_driver.protection import Severity, StallRule
 from arm_driver.trajectory import NS_PER_S, Trajectory
 from vla_core.joints import SO101_JOINTS
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
+REPLY_TIMEOUT_S = 0.25
+"""The simulated servos share this process, and the machine may be busy."""
 HOME = (0.0, 0.0, 0.0, 0.0, 0.0, GRIPPER_CENTRE_RAD)
 
 
@@ -23,7 +25,7 @@ class Driven:
     """A running loop, and waiting for what it does."""
 
     def __init__(self, rig, **options):
-        setup = ServoSetup(rig.link, 1_000_000, 0.02, 16, 0, 32, 254, {}, False)
+        setup = ServoSetup(rig.link, 1_000_000, REPLY_TIMEOUT_S, 16, 0, 32, 254, {}, False)
         calibration = load(rig.calibration, SO101_JOINTS, {"gripper": GRIPPER_CENTRE_RAD})
         joints = tuple(JointRule(limits, 4.0, 40.0, 0.08) for limits in calibration.limits())
         rules = ControlRules(SO101_JOINTS, joints, (StallRule(0.8, 0.15, 0.3),) * 6)
@@ -80,7 +82,8 @@ def test_it_plays_a_trajectory_and_reports_its_latency(driven):
     driven.until_at(target)
     driven.until_state(State.HOLD)
     (latency,) = driven.loop.latencies
-    assert 0.0 < latency.write_ms <= latency.total_ms < 1e3
+    assert latency.write_ms > 0.0
+    assert latency.total_ms == pytest.approx(latency.write_ms, abs=1.0), "the stamp was the time of the offer"
     assert driven.loop.counters.connections == 1
 
 
@@ -151,7 +154,7 @@ def test_a_servo_that_falls_silent_is_named_and_found_again(driven, rig):
     driven.until_state(State.HOLD)
     rig.bus.silence(4, on=True)
     driven.until_state(State.CONNECTING)
-    driven.until(lambda: any("servo(s) 4" in event.text for event in driven.said), "a name")
+    driven.until(lambda: any("servo(s) 4" in event.text or "(id 4)" in event.text for event in driven.said), "a name")
     rig.bus.silence(4, on=False)
     driven.until_state(State.HOLD)
 

@@ -43,16 +43,18 @@ def decode_jpeg(jpeg: bytes | memoryview) -> Image:
         ImageError: the bytes are no JPEG, or they are cut short.
     """
     try:
-        return simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=False, fastupsample=False)
+        rgb: Image = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=False, fastupsample=False)
     except ValueError as error:
         raise ImageError(f"not a JPEG picture ({len(jpeg)} bytes): {error}") from error
+    return rgb
 
 
 def encode_jpeg(rgb: Image, quality: int = JPEG_QUALITY) -> bytes:
     """Encode `(height, width, 3)` uint8 RGB to a baseline JPEG with 4:2:0 chroma, as webcams send it."""
-    return simplejpeg.encode_jpeg(
+    jpeg: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False
     )
+    return jpeg
 
 
 def cover_resize(rgb: Image, width: int, height: int) -> Image:

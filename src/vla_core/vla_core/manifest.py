@@ -101,7 +101,7 @@ class Manifest:
             raise ManifestError(f"chunk_size {self.chunk_size} is not between 1 and 10000")
         if not 0 < self.open_loop_s <= self.chunk_size / self.rate_hz:
             raise ManifestError(
-                f"open_loop_s {self.open_loop_s} must be above 0 and within the chunk, {self.chunk_size / self.rate_hz} s"
+                f"open_loop_s {self.open_loop_s} must lie within the chunk, 0 to {self.chunk_size / self.rate_hz} s"
             )
         if self.n_obs_steps < 1 or self.observation_period_s <= 0:
             raise ManifestError("n_obs_steps must be at least 1 and observation_period_s positive")

@@ -49,9 +49,9 @@ class PolicyNode(BackgroundLifecycleNode):
         self._settings: Settings = declare(self, Settings, read_only=False)
         self.declare_parameter(ACTIVE_MODEL, "", ParameterDescriptor(description="what runs: name@version (read-only)"))
         self.add_on_set_parameters_callback(self._judge_parameters)
-        self._clock, self._inbox, self._meter = SystemClock(), Inbox(), Meter()
+        self._clocks, self._inbox, self._meter = SystemClock(), Inbox(), Meter()
         self._engine = Engine(
-            self._inbox, self, self._clock, log=lambda line: self.get_logger().info(f"policy_server: {line}")
+            self._inbox, self, self._clocks, log=lambda line: self.get_logger().info(f"policy_server: {line}")
         )
         self._status, self._counts = PolicyStatus(), ChunkCounts()
         self._saying = threading.Lock()
@@ -154,14 +154,14 @@ class PolicyNode(BackgroundLifecycleNode):
             self._inputs.append(self.create_subscription(CompressedImage, topic, callback, qos.CAMERA_SUB))
 
     def _on_frame(self, camera: str, message: CompressedImage, info: dict[str, int]) -> None:
-        now = self._clock.now()
+        now = self._clocks.now()
         source_ns = info["source_timestamp"] or now.system_ns
         received_ns = info["received_timestamp"] or now.system_ns
         frame = Frame(message.data.tobytes(), to_ns(message.header.stamp), source_ns, received_ns, now)
         self._inbox.put_frame(camera, frame)
 
     def _on_joints(self, message: JointState) -> None:
-        stamp_ns, now = to_ns(message.header.stamp), self._clock.now()
+        stamp_ns, now = to_ns(message.header.stamp), self._clocks.now()
         self._inbox.put_joints(JointSample(tuple(message.name), tuple(message.position), stamp_ns, now))
 
     def _on_prompt(self, message: String) -> None:

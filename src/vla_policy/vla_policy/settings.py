@@ -16,7 +16,7 @@ from vla_policy.model import ModelSpec, check_robot, from_manifest, from_metadat
 from vla_policy.observe import AgeLimits
 from vla_policy.schedule import Rhythm
 from vla_policy.serving.client import PolicyClient
-from vla_policy.serving.link import BACKEND_PREFIX, LOCAL, Link, make_link
+from vla_policy.serving.link import LOCAL, Link, make_link
 from vla_policy.serving.server import read_key
 from vla_ros.params import param
 
@@ -33,7 +33,7 @@ ACTIVE_MODEL = "active_model"
 class Settings:
     """Parameters of the node."""
 
-    model: str = param("", "folder of the model to run, or backend:NAME for a backend without one")
+    model: str = param("", "folder of the model to run")
     server: str = param(
         LOCAL, "`local` starts a policy server here; else unix:/path, ws://host:port or wss://host:port"
     )
@@ -91,7 +91,7 @@ class Settings:
         keys = parse_keys(self.wire_keys)
         if is_self_describing(client.metadata):
             spec = from_metadata(client.metadata, keys)
-        elif self.model and not self.model.startswith(BACKEND_PREFIX):
+        elif self.model:
             spec = from_manifest(manifests.load(Path(self.model).expanduser()), keys)
         else:
             raise ModelError(

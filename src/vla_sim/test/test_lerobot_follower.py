@@ -34,7 +34,7 @@ class Person:
         self.prompts.append(prompt)
         if "middle" in prompt:
             with self._sim.client() as client:
-                client.hand_guide(dict.fromkeys(JOINTS, 0.0) | {"gripper": 0.8}, duration_s=1.5)
+                client.hand_guide(dict.fromkeys(JOINTS, 0.0) | {"gripper": 0.8}, duration_s=2.5)
             threading.Thread(target=self._sweep, daemon=True).start()
         return ""
 
@@ -43,7 +43,7 @@ class Person:
 
     def _sweep(self) -> None:
         with self._sim.client() as client:
-            client.hand_guide(sweep=[name for name in JOINTS if name != "wrist_roll"], duration_s=1.5)
+            client.hand_guide(sweep=[name for name in JOINTS if name != "wrist_roll"], duration_s=3.0)
             client.release()
         self._swept.set()
 

@@ -33,6 +33,7 @@ SETPOINT_PERIOD_NS = 10_000_000
 HELD_OUT_SEED = 1_000_000
 """Scenes of training have smaller seeds than this, scenes of evaluation larger."""
 _WILSON_Z = 1.959964  # 95 %
+_JUDGE_PERIOD_NS = 100_000_000
 _SETTLED_NS = NS_PER_S
 """An episode ends once success has lasted this long: a cube that falls over later would not count."""
 
@@ -48,6 +49,7 @@ class LoopSettings:
         camera, width, height: what the policy sees.
         rate_hz: of the policy's actions.
         latency_s: from the picture's capture to the first setpoint that uses the answer.
+        skew_s: how much newer the joint positions are than the picture; both carry the picture's stamp.
         replan_s: between observations; the node asks anew when this much of a chunk is played.
         rules: how chunks are joined.
         limit_s: simulated time given to an episode.
@@ -58,13 +60,16 @@ class LoopSettings:
     width: int = 128
     height: int = 64
     rate_hz: float = 10.0
-    latency_s: float = 0.08
+    latency_s: float = 0.10
+    skew_s: float = 0.04
     replan_s: float = 0.5
     rules: JoinRules = JoinRules()  # noqa: RUF009 (frozen)
     limit_s: float = 20.0
     target: str = "black"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.skew_s <= self.latency_s:
+            raise ConfigError(f"skew_s {self.skew_s} must lie between 0 and latency_s {self.latency_s}")
         if min(self.latency_s, self.replan_s, self.limit_s, self.rate_hz) <= 0:
             raise ConfigError(
                 f"latency_s {self.latency_s}, replan_s {self.replan_s}, limit_s {self.limit_s} and "
@@ -98,32 +103,61 @@ def see(world: World, settings: LoopSettings) -> NDArray[np.uint8]:
     return decode_resize(encode_jpeg(world.render(settings.camera)), settings.width, settings.height)
 
 
+class _Asker:
+    """The policy node's part of the loop: observe, wait for the answer, join.
+
+    Times are simulated nanoseconds since the episode began.
+    """
+
+    def __init__(self, world: World, policy: PolicyCall, settings: LoopSettings) -> None:
+        self._world, self._policy, self._settings = world, policy, settings
+        self._latency_ns = round(settings.latency_s * NS_PER_S)
+        self._skew_ns = round(settings.skew_s * NS_PER_S)
+        self._replan_ns = round(settings.replan_s * NS_PER_S)
+        self._picture: NDArray[np.uint8] | None = None
+        self._seen_ns = 0
+        self._due_ns = 0
+        self._chunk: ActionChunk | None = None
+        self.plan: Plan | None = None
+        self.largest_gap_rad = 0.0
+
+    def tick(self, now_ns: int) -> None:
+        """Do what is due: take a picture, ask with the newest joint positions, or join the answer."""
+        if self._picture is None and now_ns >= self._due_ns:
+            self._picture, self._seen_ns = see(self._world, self._settings), now_ns
+        if self._picture is not None and self._chunk is None and now_ns >= self._seen_ns + self._skew_ns:
+            actions = self._policy(self._picture, to_ticks(self._world.joint_positions()))
+            self._chunk = ActionChunk(self._seen_ns, self._settings.rate_hz, actions)
+        if self._chunk is not None and now_ns >= self._seen_ns + self._latency_ns:
+            self._join(self._chunk, now_ns)
+            self._due_ns = max(now_ns, self._seen_ns + self._replan_ns)
+            self._picture = self._chunk = None
+
+    def _join(self, chunk: ActionChunk, now_ns: int) -> None:
+        joined = join(chunk, now_ns, self.plan, to_ticks(self._world.joint_positions()), self._settings.rules)
+        if isinstance(joined, Hold):
+            return
+        if self.plan is not None:
+            self.largest_gap_rad = max(
+                self.largest_gap_rad, float(np.abs(chunk.at(now_ns) - self.plan.at(now_ns)).max())
+            )
+        self.plan = joined
+
+
 def run_episode(world: World, policy: PolicyCall, seed: int, settings: LoopSettings) -> EpisodeResult:
     """Play one scene to success or to the time limit."""
     world.reset(seed)
     substeps = round(SETPOINT_PERIOD_NS / NS_PER_S / TIMESTEP_S)
-    latency_ns, replan_ns = (round(value * NS_PER_S) for value in (settings.latency_s, settings.replan_s))
-    plan: Plan | None = None
-    waiting: ActionChunk | None = None
-    setpoint, gap, success_since, observe_at = to_ticks(world.joint_positions()), 0.0, None, 0
-    now_ns = 0
+    asker = _Asker(world, policy, settings)
+    setpoint = to_ticks(world.joint_positions())
+    success_since, now_ns = None, 0
     while now_ns < settings.limit_s * NS_PER_S:
-        if waiting is None and now_ns >= observe_at:
-            actions = policy(see(world, settings), to_ticks(world.joint_positions()))
-            waiting = ActionChunk(now_ns, settings.rate_hz, actions)
-        if waiting is not None and now_ns >= waiting.stamp_ns + latency_ns:
-            joined = join(waiting, now_ns, plan, to_ticks(world.joint_positions()), settings.rules)
-            if not isinstance(joined, Hold):
-                if plan is not None:
-                    gap = max(gap, float(np.abs(waiting.at(now_ns) - plan.at(now_ns)).max()))
-                plan = joined
-            observe_at = max(now_ns, waiting.stamp_ns + replan_ns)
-            waiting = None
-        if plan is not None:
-            setpoint = to_ticks(plan.at(now_ns))
+        asker.tick(now_ns)
+        if asker.plan is not None:
+            setpoint = to_ticks(asker.plan.at(now_ns))
         world.step(setpoint, substeps)
         now_ns += SETPOINT_PERIOD_NS
-        if now_ns % (10 * SETPOINT_PERIOD_NS) == 0:
+        if now_ns % _JUDGE_PERIOD_NS == 0:
             if not world.outcome(settings.target).success:
                 success_since = None
             elif success_since is None:
@@ -132,9 +166,16 @@ def run_episode(world: World, policy: PolicyCall, seed: int, settings: LoopSetti
                 break
     end = world.outcome(settings.target)
     return EpisodeResult(
-        seed, end.success, end.lifted, end.placed, end.wrong_lifted, end.distance_m, end.others_moved_m,
-        (success_since or now_ns) / NS_PER_S, gap,
-    )  # fmt: skip
+        seed=seed,
+        success=end.success,
+        lifted=end.lifted,
+        placed=end.placed,
+        wrong_lifted=end.wrong_lifted,
+        distance_m=end.distance_m,
+        others_moved_m=end.others_moved_m,
+        time_s=(success_since or now_ns) / NS_PER_S,
+        largest_gap_rad=asker.largest_gap_rad,
+    )
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -181,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="a model with policy.onnx; its manifest, if any, sets the rate")
     parser.add_argument("--episodes", type=int, default=50, help="scenes (default %(default)s)")
     parser.add_argument("--first-seed", type=int, default=HELD_OUT_SEED, help="of the scenes (default %(default)s)")
-    parser.add_argument("--latency-s", type=float, default=0.08, help="picture to setpoint (default %(default)s s)")
+    parser.add_argument("--latency-s", type=float, default=0.10, help="picture to setpoint (default %(default)s s)")
     parser.add_argument("--replan-s", type=float, help="between observations (default: the manifest's open_loop_s)")
     parser.add_argument("--limit-s", type=float, default=20.0, help="for an episode (default %(default)s s)")
     parser.add_argument("--target", default="black", help="cube to be placed (default %(default)s)")
@@ -198,9 +239,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         open_loop_s = about.open_loop_s if about else 0.5
         replan_s = options.replan_s or open_loop_s
         settings = LoopSettings(
-            policy.camera, policy.width, policy.height, about.rate_hz if about else 10.0, options.latency_s, replan_s,
-            JoinRules(open_loop_s=max(open_loop_s, replan_s + options.latency_s)), options.limit_s, options.target,
-        )  # fmt: skip
+            camera=policy.camera,
+            width=policy.width,
+            height=policy.height,
+            rate_hz=about.rate_hz if about else 10.0,
+            latency_s=options.latency_s,
+            replan_s=replan_s,
+            rules=JoinRules(open_loop_s=max(open_loop_s, replan_s + options.latency_s)),
+            limit_s=options.limit_s,
+            target=options.target,
+        )
         results = []
         started = time.monotonic()
         seeds = range(options.first_seed, options.first_seed + options.episodes)

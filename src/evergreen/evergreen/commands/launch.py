@@ -28,6 +28,8 @@ Ctrl-C sends SIGINT to every process, then SIGTERM and SIGKILL, 5 s after each o
 and a third Ctrl-C do not wait. The exit code is 1 where a process with on_exit="shutdown" ended by itself, one
 could not be started or had to be killed, or a graph that ended by itself had a failure."""
 
+SHOWN_LINES = 12
+"""Of a parameter file in the dry run; a URDF would hide the rest. --json shows all."""
 SIGNALS = {
     signal.SIGINT: "user interrupted with ctrl-c (SIGINT)",
     signal.SIGTERM: "asked to terminate (SIGTERM)",
@@ -156,19 +158,26 @@ def _print_plan(plan: LaunchPlan, *, as_json: bool) -> int:
         return 0
     for process in plan.processes:
         print(f"[{process.name}] {process.place}")
-        words = [
-            f"<{process.name}.yaml>" if isinstance(word, TemporaryFile) else shlex.quote(word)
-            for word in process.command
-        ]
-        print("  " + " ".join(words))
-        for word in process.command:
-            if isinstance(word, TemporaryFile):
-                print("    " + word.content.rstrip().replace("\n", "\n    "))
+        files = [word for word in process.command if isinstance(word, TemporaryFile)]
+        print("  " + " ".join(_shown(word, files) for word in process.command))
+        for index, file in enumerate(files, start=1):
+            print(f"  file {index}:\n{_shortened(file.content)}")
         for name, value in _difference(plan, process).items():
             print(f"  environment: {name}={value}" if value is not None else f"  environment: no {name}")
         for trait in _traits(process):
             print(f"  {trait}")
     return 0
+
+
+def _shown(word: str | TemporaryFile, files: Sequence[TemporaryFile]) -> str:
+    return f"<file {files.index(word) + 1}>" if isinstance(word, TemporaryFile) else shlex.quote(word)
+
+
+def _shortened(content: str) -> str:
+    lines = content.splitlines()
+    if len(lines) > SHOWN_LINES:
+        lines = [*lines[:SHOWN_LINES], f"… and {len(lines) - SHOWN_LINES} more lines"]
+    return "\n".join(f"    {line}" for line in lines)
 
 
 def _traits(process: ProcessPlan) -> list[str]:

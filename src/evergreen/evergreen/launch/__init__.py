@@ -21,7 +21,7 @@ from evergreen.launch.events import (
 from evergreen.launch.expand import make_plan
 from evergreen.launch.launcher import Launcher
 from evergreen.launch.packages import BRINGUP, PackageIndex, find_launch_file, with_workspace
-from evergreen.launch.plan import LaunchPlan, ProcessPlan
+from evergreen.launch.plan import LaunchPlan, ProcessPlan, TemporaryFile
 from evergreen.launch.report import Console, LogFolder, all_of, as_json
 from evergreen.launch.supervisor import ProcessState, Supervisor
 
@@ -46,6 +46,7 @@ __all__ = [
     "Started",
     "Stopping",
     "Supervisor",
+    "TemporaryFile",
     "all_of",
     "as_json",
     "declared_arguments",

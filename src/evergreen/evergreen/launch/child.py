@@ -27,7 +27,7 @@ DRAIN_S = 0.5
 """Time for output that is still in the pipes when the process has ended; more than reading them takes."""
 SWEEP_S = 2.0
 """Time for a dead process's own children to end after SIGTERM."""
-SWEEP_POLL_S = 0.02
+SWEEP_POLL_S = 0.05
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -136,11 +136,6 @@ class Child:
         """Return when the process has ended; it can still be waited for, and its output may not be all read."""
         await asyncio.shield(self._dead)
 
-    async def ended_within(self, seconds: float) -> bool:
-        """Whether it ends within this time."""
-        done, _ = await asyncio.wait([self._dead], timeout=seconds)
-        return bool(done)
-
     def send(self, number: signal.Signals) -> None:
         """Send it a signal; SIGKILL goes to its whole group."""
         if self._dead.done():
@@ -158,7 +153,8 @@ class Child:
         """End what a dead process left in its group: SIGTERM, and after SWEEP_S SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGTERM)
-            for _ in range(round(SWEEP_S / SWEEP_POLL_S)):
+            deadline_s = self._loop.time() + SWEEP_S
+            while self._loop.time() < deadline_s:
                 if not self.leftovers():
                     return
                 await asyncio.sleep(SWEEP_POLL_S)

@@ -99,4 +99,5 @@ def as_written(template: Template) -> str:
 
 def _argument(template: Template) -> str:
     text = as_written(template)
-    return f"'{text}'" if not text or (" " in text and not text.startswith("$(")) else text
+    spaced = any(" " in part for part in template.parts if isinstance(part, str))
+    return f"'{text}'" if spaced or not text else text

@@ -10,7 +10,6 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +20,6 @@ from vla_policy.serving.client import CONNECT_TIMEOUT_S, PolicyClient
 from vla_policy.serving.supervisor import ServerCommand, ServerProcess
 
 LOCAL = "local"
-BACKEND_PREFIX = "backend:"
 _numbers = itertools.count()
 
 
@@ -123,10 +121,6 @@ def make_link(
             log(f"the API key travels to {address} unencrypted: use wss://")
         return RemoteLink(address, api_key)
     if not model:
-        raise ConfigError("parameter 'model' is empty: give a model folder, or backend:NAME")
-    command = ServerCommand(new_socket_address(), threads=threads)
-    if model.startswith(BACKEND_PREFIX):
-        command = replace(command, backend=model.removeprefix(BACKEND_PREFIX))
-    else:
-        command = replace(command, model=Path(model).expanduser())
+        raise ConfigError("parameter 'model' is empty: give a model folder")
+    command = ServerCommand(new_socket_address(), Path(model).expanduser(), threads=threads)
     return LocalLink(command, load_timeout_s, log)

@@ -38,27 +38,22 @@ class ServerCommand:
 
     Attributes:
         address: a Unix socket.
-        model: folder, or None where `backend` needs none.
-        backend: overrides the manifest's.
+        model: folder.
         threads: compute threads; 0 leaves it to the server.
         nice: how much to lower its priority.
     """
 
     address: Address
-    model: Path | None = None
-    backend: str = ""
+    model: Path
     threads: int = 0
     nice: int = 0
 
     def arguments(self, parent_pid: int) -> list[str]:
         """The command line; the same interpreter as ours, so that virtual environments stay together."""
-        command = [sys.executable, "-m", "vla_policy.serving.server", "--listen", str(self.address)]
-        if self.model is not None:
-            command += ["--model", str(self.model)]
-        if self.backend:
-            command += ["--backend", self.backend]
         return [
-            *command,
+            *(sys.executable, "-m", "vla_policy.serving.server"),
+            *("--listen", str(self.address)),
+            *("--model", str(self.model)),
             *("--threads", str(self.threads)),
             *("--nice", str(self.nice)),
             *("--parent-pid", str(parent_pid)),
@@ -111,7 +106,7 @@ class ServerProcess:
                 raise self.obituary()
             if time.monotonic() > deadline:
                 raise ServerTimeoutError(
-                    f"the policy server did not load {self._what()} within {timeout_s:g} s; "
+                    f"the policy server did not load {self.command.model} within {timeout_s:g} s; "
                     "raise the parameter load_timeout_s where the model is that large"
                 )
             if cancelled.wait(HEALTH_POLL_S):
@@ -141,9 +136,6 @@ class ServerProcess:
         code = self._process.wait()
         self._reader.join(HEALTH_TIMEOUT_S)
         return code
-
-    def _what(self) -> str:
-        return str(self.command.model or f"backend {self.command.backend!r}")
 
     def _pass_on(self) -> None:
         stream = self._process.stdout

@@ -1,0 +1,1 @@
+"""Launch files and configuration of Evergreen, and the publisher of the robot's description."""

@@ -1,0 +1,166 @@
+"""The launch files, the configuration that they name, and the node that publishes the description."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evergreen.launch import LaunchError, LaunchPlan, TemporaryFile, declared_arguments, make_plan
+from evergreen.launch.packages import find_install
+from vla_core.joints import SO101_JOINTS
+
+HERE = Path(__file__).resolve().parents[1]
+URDF = HERE / "urdf/so101.urdf"
+DEADLINE_S = 60.0
+DOMAIN = "46"
+
+built = pytest.mark.skipif(find_install(HERE) is None, reason="the workspace is not built: `make build`")
+ROBOT = {"port": "/dev/so101", "calibration": "/c.json", "cameras_file": "/cameras.yaml", "model": "/models/act"}
+
+
+def parameters(plan: LaunchPlan, node: str) -> dict[str, object]:
+    """What the launch file itself sets on a node."""
+    (process,) = (process for process in plan.processes if process.node == node)
+    files = [yaml.safe_load(word.content) for word in process.command if isinstance(word, TemporaryFile)]
+    return {name: value for file in files for name, value in file[node]["ros__parameters"].items()}
+
+
+@built
+def test_robot_starts_cameras_arm_policy_and_description() -> None:
+    plan = make_plan(HERE / "robot.launch.xml", ROBOT)
+    assert [process.node for process in plan.processes] == [
+        "/cameras",
+        "/arm_controller",
+        "/policy",
+        "/robot_description",
+    ]
+    required = {process.node for process in plan.processes if process.required}
+    again = {process.node: process.respawn_delay_s for process in plan.processes if process.respawn}
+    assert required == {"/arm_controller"}
+    assert again == {"/cameras": 2.0, "/policy": 2.0, "/robot_description": 2.0}
+    assert parameters(plan, "/arm_controller") == {"port": "/dev/so101", "calibration": "/c.json"}
+    assert parameters(plan, "/policy") == {"model": "/models/act", "server": "local", "prompt": "", "autostart": False}
+
+
+@built
+@pytest.mark.parametrize("prompt", ["yes", "12", "pick up: the cube", "['a']", "it's"])
+def test_a_prompt_stays_text_whatever_it_says(prompt: str) -> None:
+    """YAML would read some prompts as booleans, numbers or mappings."""
+    plan = make_plan(HERE / "robot.launch.xml", {**ROBOT, "prompt": prompt})
+    assert parameters(plan, "/policy")["prompt"] == prompt
+
+
+@built
+def test_a_namespace_goes_in_front_of_everything() -> None:
+    plan = make_plan(HERE / "robot.launch.xml", {**ROBOT, "namespace": "left"})
+    assert all(process.node.startswith("/left/") for process in plan.processes)
+
+
+@built
+def test_nothing_moves_unless_asked() -> None:
+    defaults = {argument.name: argument.default for argument in declared_arguments(HERE / "robot.launch.xml")}
+    assert defaults["autostart"] == "false"
+    with pytest.raises(LaunchError, match="'port' .* must be given"):
+        make_plan(HERE / "robot.launch.xml", {})
+
+
+@built
+def test_the_demo_is_the_robot_with_a_simulated_world(tmp_path: Path) -> None:
+    plan = make_plan(
+        HERE / "demo.launch.xml", {"model": "m", "run_dir": str(tmp_path), "http_port": "8123", "seed": "7"}
+    )
+    simulator, *robot = plan.processes
+    words = [str(word) for word in simulator.command]
+    assert simulator.required
+    assert words[words.index("--port-link") + 1] == parameters(plan, "/arm_controller")["port"] == f"{tmp_path}/arm"
+    assert words[words.index("--control") + 1] == f"{tmp_path}/simulator.sock"
+    assert words[words.index("--seed") + 1] == "7"
+    assert [process.node for process in robot] == ["/cameras", "/arm_controller", "/policy", "/robot_description"]
+    for process in robot:
+        assert process.environment["EVERGREEN_CAMERA_PORT"] == "8123"
+        assert process.environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    files = [Path(str(parameters(plan, "/cameras")["cameras_file"]))]
+    files += [Path(str(parameters(plan, "/arm_controller")["calibration"]))]
+    assert all(file.is_file() for file in files)
+
+
+@built
+@pytest.mark.parametrize("name", ["robot.launch.xml", "demo.launch.xml"])
+def test_every_argument_is_explained(name: str) -> None:
+    assert [argument.name for argument in declared_arguments(HERE / name) if not argument.description] == []
+
+
+def test_parameter_files_fit_any_namespace() -> None:
+    for name in ("so101.yaml", "policy.yaml"):
+        content = yaml.safe_load((HERE / "config" / name).read_text())
+        assert all(key == "/**" or key.startswith("/**/") for key in content), name
+        assert all(list(section) == ["ros__parameters"] for section in content.values()), name
+
+
+def test_urdf_has_the_joints_and_limits_of_the_arm_controller() -> None:
+    joints = {joint.get("name"): joint for joint in ET.parse(URDF).getroot().findall("joint[@type='revolute']")}
+    assert set(joints) == set(SO101_JOINTS)
+    (section,) = yaml.safe_load((HERE / "config/so101.yaml").read_text()).values()
+    arm = section["ros__parameters"]
+    assert arm["joint_names"] == list(SO101_JOINTS)
+    for side, key in (("lower", "lower_rad"), ("upper", "upper_rad")):
+        limits = [float(joints[name].find("limit").get(side)) for name in SO101_JOINTS]
+        assert arm[key] == pytest.approx(limits, abs=1e-5)
+
+
+def start(*words: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "ROS_DOMAIN_ID": DOMAIN, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), environment.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-m", "evergreen_bringup.node", *words], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.ros
+def test_description_reaches_a_late_subscriber_and_the_node_ends_cleanly(tmp_path: Path) -> None:
+    rclpy = pytest.importorskip("rclpy")
+    from std_msgs.msg import String  # noqa: PLC0415  only where ROS is
+
+    from vla_ros import qos  # noqa: PLC0415
+
+    text = URDF.read_text()
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.dump({"/**": {"ros__parameters": {"robot_description": text}}}))
+    with start("--ros-args", "--params-file", str(file)) as process:
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=int(DOMAIN))
+        try:
+            node = rclpy.create_node("listener", context=context)
+            executor = rclpy.executors.SingleThreadedExecutor(context=context)
+            executor.add_node(node)
+            heard: list[str] = []
+            node.create_subscription(
+                String, "robot_description", lambda message: heard.append(message.data), qos.STATUS
+            )
+            deadline_s = time.monotonic() + DEADLINE_S
+            while not heard and time.monotonic() < deadline_s:
+                executor.spin_once(timeout_sec=0.1)
+            assert heard == [text]
+            node.destroy_node()
+        finally:
+            process.send_signal(signal.SIGINT)
+            rclpy.try_shutdown(context=context)
+        assert process.wait(DEADLINE_S) == 0
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("text", "message"), [("''", "is no XML"), ("<launch/>", "a URDF begins with <robot>")])
+def test_a_description_that_is_none_is_one_line_and_2(text: str, message: str) -> None:
+    pytest.importorskip("rclpy")
+    with start("--ros-args", "-p", f"robot_description:={text}") as process:
+        _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 2
+    assert "parameter 'robot_description'" in err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1

@@ -1,0 +1,308 @@
+"""The `evergreen` command and `evergreen launch`, from argument to exit code."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from evergreen import cli, commands
+from evergreen.commands.launch import parse_arguments, resolve_target
+from evergreen.launch.errors import LaunchError, Place
+from evergreen.launch.events import Exited, Leftovers, NotStarted, Output, Respawning, Signalled, Started, Stopping
+from evergreen.launch.plan import LaunchPlan, ProcessPlan
+from evergreen.launch.report import Console, LogFolder, all_of, as_json, wants_colour
+from vla_core.errors import ConfigError, ModelError
+
+DEADLINE_S = 30.0
+PYTHON = f"{sys.executable} -I -S -u -c"
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "launch" in commands.names()
+    for name, command in commands.every():
+        assert f"  {name}" in out
+        assert command.summary in out
+        assert command.summary == command.summary.strip().rstrip(".")
+
+
+@pytest.mark.parametrize("name", commands.names())
+@pytest.mark.parametrize("words", [("{}", "--help"), ("help", "{}")])
+def test_every_command_explains_itself(name: str, words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([word.format(name) for word in words]) == 0
+    out = capsys.readouterr().out
+    assert f"usage: evergreen {name}" in out
+    assert "examples:\n  evergreen" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("evergreen ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "usage: evergreen"),
+        (["lunch"], "error: unknown command 'lunch'; did you mean `evergreen launch`?"),
+        (["quux"], "error: unknown command 'quux'; there are:"),
+        (["--verison"], "error: unknown option '--verison'"),
+        (["launch"], "the following arguments are required"),
+        (["launch", "none.launch.xml"], "error: launch file none.launch.xml does not exist"),
+        (["launch", "some_package"], "after a package's name its launch file's name is needed"),
+    ],
+)
+def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ConfigError("x is 3; allowed: 4"), 2, "error: x is 3; allowed: 4\n"),
+        (ModelError("no such joint"), 1, "error: no such joint\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_exit_codes(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_options: object) -> int:
+        raise error
+
+    monkeypatch.setattr(commands, "load", lambda _name: commands.Command("fails", lambda _parser: None, run))
+    assert cli.main(["launch"]) == code
+    assert capsys.readouterr().err == said
+
+
+# --- evergreen launch, without running -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "two.launch.xml"
+    path.write_text(
+        f"""<launch>
+  <arg name="who" description="whom to greet"><choice value="you"/><choice value="all"/></arg>
+  <arg name="times" default="$(env TIMES 1)"/>
+  <executable name="greeter" cmd="{PYTHON} 'import sys; print(*sys.argv[1:])' hello $(var who) $(var times)"
+              output="screen"/>
+  <executable name="quiet" cmd="{PYTHON} 'print(123)'"><env name="E" value="1"/></executable>
+</launch>"""
+    )
+    return path
+
+
+def test_show_args(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["launch", str(file), "--show-args"]) == 0
+    out = capsys.readouterr().out
+    assert "'who':\n        whom to greet\n        (one of: you, all)\n        (must be given)" in out
+    assert "'times':\n        no description given\n        (default: '$(env TIMES 1)')" in out
+    assert cli.main(["launch", str(file), "--show-args", "--json"]) == 0
+    assert [argument["name"] for argument in json.loads(capsys.readouterr().out)] == ["who", "times"]
+
+
+def test_dry_run(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["launch", str(file), "who:=you", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert f"[greeter-1] {file}:4: <executable>" in out
+    assert "hello you 1" in out
+    assert "environment: E=1" in out
+    assert cli.main(["launch", str(file), "who:=you", "--dry-run", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["processes"]
+    assert first["command"][-3:] == ["hello", "you", "1"]
+    assert second["environment"] == {"E": "1"}
+
+
+def test_targets_and_arguments(file: Path) -> None:
+    assert resolve_target(str(file), ["a:=1"]) == (file, ["a:=1"])
+    with pytest.raises(LaunchError, match="package 'no_such_package' is not installed"):
+        resolve_target("no_such_package", ["x.launch.xml"])
+    assert parse_arguments(["a:=1", "b:=x:=y", "c:=", "a:=2"]) == {"a": "2", "b": "x:=y", "c": ""}
+    with pytest.raises(LaunchError, match="malformed; write name:=value"):
+        parse_arguments(["a=1"])
+
+
+# --- evergreen launch, running ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def evergreen(*words: str) -> Iterator["subprocess.Popen[str]"]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "evergreen.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_runs_to_the_end_and_writes_a_log_folder(file: Path, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    with evergreen("launch", str(file), "who:=all", "times:=2", "--log-dir", str(logs)) as process:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (0, "")
+    assert "[greeter-1] hello all 2\n" in out
+    assert "[INFO] [greeter-1]: process started with pid [" in out
+    assert "[INFO] [greeter-1]: process has finished cleanly [pid " in out
+    assert "[quiet-2] 123" not in out
+    assert "\x1b" not in out
+    assert (logs / "quiet-2.log").read_text().endswith(" [stdout] 123\n")
+    assert "[greeter-1] hello all 2" in (logs / "launch.log").read_text()
+
+
+def test_a_configuration_error_is_one_line_and_2(file: Path) -> None:
+    with evergreen("launch", str(file), "who:=nobody") as process:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 2
+    assert err == f"error: {file}:2: <arg>: launch argument 'who' is 'nobody'; allowed: you, all\n"
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGINT, "user interrupted with ctrl-c (SIGINT)"), (signal.SIGTERM, "asked to terminate (SIGTERM)")],
+)
+def test_a_signal_stops_the_graph_and_that_is_no_failure(tmp_path: Path, number: signal.Signals, reason: str) -> None:
+    path = tmp_path / "wait.launch.xml"
+    code = "import signal, sys; signal.signal(2, lambda *_: sys.exit(0)); print(1); signal.pause()"
+    path.write_text(f'<launch><executable name="w" cmd="{PYTHON} \'{code}\'" output="screen"/></launch>')
+    with evergreen("launch", str(path), "--json") as process:
+        assert process.stdout is not None
+        events = [json.loads(process.stdout.readline()) for _ in range(2)]
+        assert [event["event"] for event in events] == ["started", "output"]
+        process.send_signal(number)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    rest = [json.loads(line) for line in out.splitlines()]
+    assert (process.returncode, err) == (0, "")
+    assert [event["event"] for event in rest] == ["stopping", "signalled", "exited"]
+    assert rest[0]["reason"] == reason
+    assert rest[2]["code"] == 0
+
+
+def test_a_reader_that_goes_away_stops_the_graph(tmp_path: Path) -> None:
+    """`evergreen launch … | head -1` must not leave a robot running unseen."""
+    path = tmp_path / "talk.launch.xml"
+    code = "import time\nwhile True: print(1); time.sleep(0.01)".replace("\n", "&#10;")
+    path.write_text(f'<launch><executable name="t" cmd="{PYTHON} \'{code}\'" output="screen"/></launch>')
+    with evergreen("launch", str(path)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(DEADLINE_S) == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def plan(output: str) -> LaunchPlan:
+    place = Place(Path("x.launch.xml"), 1, "node")
+    process = ProcessPlan(
+        name="node-1",
+        command=("node",),
+        environment={},
+        cwd=None,
+        output=output,
+        respawn=False,
+        respawn_delay_s=0.0,
+        respawn_limit=-1,
+        required=False,
+        node="",
+        place=place,
+        sigterm_after_s=5.0,
+        sigkill_after_s=5.0,
+    )
+    return LaunchPlan(Path("x.launch.xml"), (process,), {})
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"), [("screen", "both"), ("both", "both"), ("full", "both"), ("log", "err"), ("own_log", "")]
+)
+def test_output_decides_what_is_shown(output: str, shown: str) -> None:
+    stream = io.StringIO()
+    console = Console(plan(output), stream, colour=False)
+    console(Output("node-1", "stdout", "o"))
+    console(Output("node-1", "stderr", "e"))
+    lines = {"both": "[node-1] o\n[node-1] e\n", "err": "[node-1] e\n", "": ""}
+    assert stream.getvalue() == lines[shown]
+
+
+def test_console_says_what_ros2_launch_says() -> None:
+    stream = io.StringIO()
+    console = Console(plan("screen"), stream, colour=False)
+    for event in (
+        Started("node-1", 7, 0),
+        Exited("node-1", 7, 3, False, "node --x"),
+        Respawning("node-1", 2.0),
+        Signalled("node-1", "SIGINT"),
+        Signalled("node-1", "SIGTERM"),
+        Leftovers("node-1", (8, 9)),
+        NotStarted("node-1", "no such file"),
+        Stopping("because", 1),
+        Stopping("because", 2),
+    ):
+        console(event)
+    assert stream.getvalue().splitlines() == [
+        "[INFO] [node-1]: process started with pid [7]",
+        "[ERROR] [node-1]: process has died [pid 7, exit code 3, cmd 'node --x'].",
+        "[INFO] [node-1]: process is started again in 2 s",
+        "[INFO] [node-1]: sending signal 'SIGINT' to process[node-1]",
+        "[ERROR] [node-1]: process[node-1] has not ended, escalating to 'SIGTERM'",
+        "[WARNING] [node-1]: process left others behind [pids 8, 9], ending them",
+        "[ERROR] [node-1]: process could not be started: no such file",
+        "[WARNING] [launch]: because",
+        "[WARNING] [launch]: because again: hurrying",
+    ]
+
+
+def test_colours_are_for_terminals_only() -> None:
+    stream = io.StringIO()
+    Console(plan("screen"), stream, colour=True)(Output("node-1", "stdout", "o"))
+    assert stream.getvalue() == "\x1b[36m[node-1]\x1b[0m o\n"
+    assert not wants_colour(stream, {})
+    controller, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as tty:
+        assert wants_colour(tty, {})
+        assert not wants_colour(tty, {"NO_COLOR": "1"})
+    os.close(controller)
+
+
+def test_log_folder_stamps_its_lines(tmp_path: Path) -> None:
+    with LogFolder(tmp_path / "a/b", clock=lambda: 12.5) as log:
+        tell = all_of(log, lambda _event: None)
+        tell(Started("node-1", 7, 0))
+        tell(Output("node-1", "stderr", "e"))
+    assert (tmp_path / "a/b/launch.log").read_text().splitlines() == [
+        "12.500000 [INFO] [node-1]: process started with pid [7]",
+        "12.500000 [node-1] e",
+    ]
+    assert (tmp_path / "a/b/node-1.log").read_text() == "12.500000 [stderr] e\n"
+
+
+def test_json_names_the_kind() -> None:
+    assert json.loads(as_json(NotStarted("n-1", "why"))) == {"event": "not_started", "process": "n-1", "reason": "why"}
+
+
+def test_help_is_quick() -> None:
+    """`--help` must not import ROS, MuJoCo or anything else that takes seconds."""
+    code = "import sys; from evergreen import cli; cli.main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = done.stderr
+    assert not any(f"'{module}'" in loaded for module in ("rclpy", "mujoco", "torch", "cv2", "numpy", "onnxruntime"))
