@@ -88,9 +88,7 @@ def _checked_manifest(folder: Path) -> Manifest:
     if GRAPH_FILE not in manifest.files:
         raise ManifestError(f"{folder}: its manifest lists no {GRAPH_FILE}; export the model to ONNX first")
     if manifest.image_pipeline != PIPELINE_ID:
-        raise ModelError(
-            f"{folder} was trained with image pipeline {manifest.image_pipeline!r}; this is {PIPELINE_ID!r}"
-        )
+        raise ModelError(f"{folder} needs image pipeline {manifest.image_pipeline!r}; Evergreen has {PIPELINE_ID!r}")
     if manifest.n_obs_steps != 1:
         raise ModelError(f"{folder} looks at {manifest.n_obs_steps} past observations; backend 'onnx' keeps none")
     # Only what is loaded here: a checkpoint of other backends beside it would double the time to the first action.
@@ -123,7 +121,7 @@ def _check_inputs(path: Path, graph: onnxruntime.InferenceSession, wanted: Wante
     inputs = {entry.name: (entry.shape, _ONNX_TYPES.get(entry.type, entry.type)) for entry in graph.get_inputs()}
     if missing := [name for name in wanted if name not in inputs]:
         raise ModelError(
-            f"{path} has no input {', '.join(missing)}, which its manifest implies; it has {', '.join(inputs)}"
+            f"{path} lacks the input {', '.join(missing)} that its manifest implies; it has {', '.join(inputs)}"
         )
     if unknown := [name for name in inputs if name not in wanted]:
         raise ModelError(f"{path} wants {', '.join(unknown)}, which its manifest does not list; add the camera there")
