@@ -214,7 +214,7 @@ def test_what_cannot_be_started_is_an_error_and_stops_the_rest(log: Log) -> None
 def test_an_observer_that_fails_stops_the_graph_and_is_heard() -> None:
     def fail(event: Event) -> None:
         if isinstance(event, Output):
-            raise RuntimeError("cannot take it")
+            raise RuntimeError("cannot take it")  # noqa: TRY004
 
     launcher = Launcher(plan(process("polite-1", python(POLITE))), on_event=fail).start()
     with pytest.raises(RuntimeError, match="cannot take it"):

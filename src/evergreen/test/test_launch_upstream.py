@@ -1,7 +1,7 @@
 """Our plans against upstream's ros2 launch, where its sources are at hand.
 
-EVERGREEN_UPSTREAM_LAUNCH names a folder into which launch, launch_xml, launch_ros, ros2launch, lark and osrf_pycommon are
-installed (`pip install --no-deps --target`). docs/launch.md tells how.
+EVERGREEN_UPSTREAM_LAUNCH names a folder into which launch, launch_xml, launch_ros, ros2launch, lark and osrf_pycommon
+are installed (`pip install --no-deps --target`). docs/launch.md tells how.
 """
 
 import json
