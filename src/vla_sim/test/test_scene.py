@@ -62,9 +62,11 @@ def test_scene_is_compiled_once(tmp_path, monkeypatch):
 
 def test_damaged_cache_is_built_anew(tmp_path, monkeypatch):
     """A file cut short by a full disk, or of another machine's format, ended every start with a ValueError."""
-    monkeypatch.setenv(meshes.CACHE_VARIABLE, str(tmp_path))
+    folder = tmp_path / "cache"
+    monkeypatch.setenv(meshes.CACHE_VARIABLE, str(folder))
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its complaint to a log file in the working folder
     load_scene()
-    (cached,) = tmp_path.iterdir()
+    (cached,) = folder.iterdir()
     whole = cached.stat().st_size
     cached.write_bytes(cached.read_bytes()[:1000])
     assert load_scene().nq > 0
