@@ -16,7 +16,7 @@ from arm_driver.control import Measured
 from arm_driver.errors import BusError, NoReplyError, ServoMismatchError
 from arm_driver.feetech import registers
 from arm_driver.feetech.bus import Counters, GroupRead, GroupWrite, ServoBus
-from arm_driver.feetech.protocol import error_names
+from arm_driver.feetech.protocol import ServoError, error_names
 from arm_driver.feetech.registers import Register, from_sign_magnitude
 from vla_core.errors import ConfigError
 
@@ -81,11 +81,19 @@ class Arm:
 
     @property
     def alarms(self) -> Mapping[str, tuple[str, ...]]:
-        """Empty while all is well or nothing is connected."""
+        """Empty while all is well or nothing is connected.
+
+        A joint with a torque share reports an overload whenever it holds on to something: that is no alarm.
+        """
         if self._bus is None or not self._bus.alarms:
             return {}
         names = dict(zip(self.calibration.ids, self.calibration.names, strict=True))
-        return {names[servo_id]: error_names(bits) for servo_id, bits in dict(self._bus.alarms).items()}
+        found: dict[str, tuple[str, ...]] = {}
+        for servo_id, bits in dict(self._bus.alarms).items():
+            expected = ServoError.OVERLOAD if names[servo_id] in self._setup.torque_share else 0
+            if alarming := bits & ~expected:
+                found[names[servo_id]] = error_names(alarming)
+        return found
 
     def connect(self) -> Measured:
         """Open the port, check and set up the servos, and switch torque on where the arm stands.

@@ -6,8 +6,10 @@ publishes what it left behind.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +53,7 @@ class ArmController(Node):
         self._settings = settings
         self._rules = settings.trajectory_rules(limits)
         self._published: Measured | None = None
+        self._joint_state_message = JointState(name=settings.joint_names)
         self._rejected_s = 0.0
         self._guard = self.create_guard_condition(self._on_news)
         self._loop = ControlLoop(
@@ -72,6 +75,7 @@ class ArmController(Node):
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/resume", self._on_resume)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_diagnostics)
+        gc.freeze()  # what exists now stays: the collector need not go through it, which would take several periods
         self._loop.start()
 
     def destroy_node(self) -> None:
@@ -119,11 +123,13 @@ class ArmController(Node):
             raise RuntimeError("the control thread ended; the servos hold their last goal")
 
     def _joint_state(self, measured: Measured) -> JointState:
-        message = JointState(name=self._settings.joint_names)
+        full_load_nm = self._settings.full_load_nm
+        message = self._joint_state_message
         message.header.stamp = to_msg(measured.stamp_ns)
-        message.position = measured.positions
-        message.velocity = measured.velocities
-        message.effort = [load * self._settings.full_load_nm for load in measured.loads]
+        # rclpy takes arrays as they are; it would check every element of a list.
+        message.position = array("d", measured.positions)
+        message.velocity = array("d", measured.velocities)
+        message.effort = array("d", [load * full_load_nm for load in measured.loads])
         return message
 
     def _on_diagnostics(self) -> None:

@@ -186,6 +186,9 @@ def test_alarms_are_named(rig):
         rig.servos[2].sense(2048.0, 0.0, 0.0)
     made.read()
     assert made.alarms == {"elbow_flex": ("too hot",)}
+    made._bus.alarms.update({6: 0x20, 5: 0x21})
+    assert made.alarms["wrist_roll"] == ("supply voltage out of range", "overloaded")
+    assert "gripper" not in made.alarms, "it holds something"
     made.close()
     assert made.alarms == {}
 

@@ -1,12 +1,16 @@
 """The bus against a port that plays its part by hand, and against simulated servos on a pty."""
 
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
+import serial
+import serial.rfc2217
 
 from arm_driver.errors import CorruptReplyError, NoReplyError, PortLostError, PortUnavailableError
 from arm_driver.feetech import protocol, registers
@@ -224,7 +228,7 @@ def tcp_servos():
         connection, _ = server.accept()
         with connection:
             while data := connection.recv(4096):
-                if data == b"hang up":
+                if data.startswith(b"hang up"):
                     return
                 connection.sendall(bus.feed(data, 0).data)
 
@@ -258,3 +262,63 @@ def test_other_addresses_go_through_pyserial():
     bus = ServoBus("loop://", reply_timeout_s=0.01, retries=0)
     with bus, pytest.raises((NoReplyError, CorruptReplyError)):
         bus.read(1, registers.P_GAIN)
+
+
+WRITER = """
+import sys
+from arm_driver.feetech.bus import ServoBus
+bus = ServoBus(sys.argv[1])
+goal = bus.prepare_write(42, "H", range(1, 7))
+print("writing", flush=True)
+while True:
+    goal.write((2048,) * 6)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_process_that_dies_leaves_no_half_packet(rig, number):
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, rig.link], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
+        assert child.stdout.readline() == b"writing\n"
+        child.send_signal(number)
+        child.wait(20)
+    with ServoBus(rig.link, reply_timeout_s=0.25) as bus:
+        assert bus.ping(1)
+    counters = rig.bus.counters
+    assert (counters.skipped_bytes, counters.checksum_errors) == (0, 0)
+
+
+@pytest.fixture
+def rfc2217_servos():
+    """Servos behind a Telnet serial server, as `rfc2217_server.py` of pyserial is one."""
+    bus = SimulatedBus([Sts3215(i) for i in IDS])
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        lock = threading.Lock()
+
+        def write(data: bytes) -> None:
+            with lock:
+                connection.sendall(data)
+
+        with connection, serial.serial_for_url("loop://") as settings:
+            manager = serial.rfc2217.PortManager(settings, SimpleNamespace(write=write))
+            with contextlib.suppress(OSError):
+                while data := connection.recv(4096):
+                    request = b"".join(manager.filter(data))
+                    write(b"".join(manager.escape(bus.feed(request, 0).data)))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"rfc2217://127.0.0.1:{server.getsockname()[1]}"
+    server.close()
+    thread.join(10.0)
+
+
+def test_a_bus_behind_telnet(rfc2217_servos):
+    with ServoBus(rfc2217_servos, reply_timeout_s=0.5) as bus:
+        assert bus.prepare_read(56, "HHHBB", IDS).read()[0] == 2048
+        bus.prepare_write(42, "H", IDS).write((2000, 0xFF, 2002))
+        assert bus.read(2, registers.GOAL_POSITION) == 0xFF

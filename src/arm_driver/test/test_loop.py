@@ -185,11 +185,16 @@ def test_a_blocked_joint_is_a_fault(driven, rig):
 
 def test_noise_on_the_line_does_not_stop_it(driven, rig):
     driven.until_state(State.HOLD)
-    rig.bus.faults.corrupt_rate = 0.002
     target = moved(shoulder_pan=0.5)
     driven.play(target, after_s=0.5)
+
+    def disturbed():
+        rig.bus.faults.corrupt_next = 1
+        return driven.loop.arm.counters.retries > 0
+
+    driven.until(disturbed, "a retry")
+    rig.bus.faults.corrupt_next = 0
     driven.until_at(target)
-    driven.until(lambda: driven.loop.arm.counters.corrupt > 0, "a corrupt reply")
     assert driven.loop.counters.connections == 1
 
 
