@@ -25,6 +25,8 @@ from vla_policy.stages import ChunkTiming, Marks, account
 
 STALE_RETRY_S = 0.1
 """While it holds, the loop looks again when something arrives, or this often: an age limit passes without any event."""
+STALE_NEWS_NS = 500_000_000
+"""The loop never acts on what is stale, but says so only then: a camera that is just starting is no news."""
 JOIN_TIMEOUT_S = 5.0
 """A loop that does not end is waiting in a step that has its own deadline; this is longer than all but a slow load."""
 
@@ -102,6 +104,7 @@ class ControlLoop:
         self._turnaround = Turnaround()
         self._plan: Plan | None = None
         self._due_ns = 0
+        self._fresh_ns = 0
         self._asked_about = ""
         self._reason: str | None = ""
 
@@ -141,7 +144,7 @@ class ControlLoop:
             return
         try:
             self._adopt(self._identify(client))
-            self._due_ns = self._clock.now().mono_ns
+            self._due_ns = self._fresh_ns = self._clock.now().mono_ns
             while not self._stop.is_set():
                 self._cycle(client)
         except EvergreenError as error:
@@ -219,10 +222,12 @@ class ControlLoop:
                 continue
             found = observe(self._spec, frames, joints, now, self._settings.ages)
             if isinstance(found, Stale):
-                self._hold(found.reason)
+                if now.mono_ns - self._fresh_ns > STALE_NEWS_NS:
+                    self._hold(found.reason)
                 self._due_ns = now.mono_ns
                 self._inbox.wait(ticket, STALE_RETRY_S)
                 continue
+            self._fresh_ns = now.mono_ns
             patience_ns = self._due_ns + FRESH_PATIENCE_NS - now.mono_ns
             if found.since_mono_ns >= self._due_ns - FRESH_NS or patience_ns <= 0:
                 return found, now
