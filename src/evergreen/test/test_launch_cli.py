@@ -1,5 +1,6 @@
 """The `evergreen` command and `evergreen launch`, from argument to exit code."""
 
+import contextlib
 import io
 import json
 import os
@@ -7,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -141,7 +141,7 @@ def test_targets_and_arguments(file: Path) -> None:
 # --- evergreen launch, running ---------------------------------------------------------------------------------------
 
 
-@contextmanager
+@contextlib.contextmanager
 def evergreen(*words: str) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(
         [sys.executable, "-m", "evergreen.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -193,6 +193,45 @@ def test_a_signal_stops_the_graph_and_that_is_no_failure(tmp_path: Path, number:
     assert [event["event"] for event in rest] == ["stopping", "signalled", "exited"]
     assert rest[0]["reason"] == reason
     assert rest[2]["code"] == 0
+
+
+def test_a_terminals_ctrl_c_reaches_each_process_once(tmp_path: Path) -> None:
+    """In the launcher's own process group a node would hear it twice, and die in the middle of its shutdown."""
+    code = "import signal as s; s.signal(2, lambda *_: print(1234567)); print(7654321); s.pause(); s.pause()"
+    path = tmp_path / "wait.launch.xml"
+    path.write_text(
+        f'<launch><executable name="w" cmd="{PYTHON} \'{code}\'" output="screen" sigterm_timeout="0.5"/></launch>'
+    )
+    inside = "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, '-m', *sys.argv[1:]])"
+    command = [sys.executable, "-c", inside, "evergreen.cli", "launch", str(path)]
+    controller, terminal = os.openpty()
+    with subprocess.Popen(command, stdin=terminal) as process:
+        os.close(terminal)
+        shown, pressed = b"", False
+        with contextlib.suppress(OSError):  # the terminal's end
+            while data := os.read(controller, 4096):
+                shown += data
+                if b"7654321" in shown and not pressed:
+                    os.write(controller, b"\x03")
+                    pressed = True
+        assert process.wait(DEADLINE_S) == 0
+    os.close(controller)
+    lines = shown.decode().splitlines()
+    assert sum(line.endswith(" 1234567") for line in lines) == 1
+    assert any(line.startswith("\x1b[36m[w-1]\x1b[0m") for line in lines)
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    path = tmp_path / "wait.launch.xml"
+    path.write_text(f'<launch><executable name="w" cmd="{PYTHON} \'import signal; signal.pause()\'"/></launch>')
+    command = f"trap '' HUP; exec {sys.executable} -m evergreen.cli launch {path} --json"
+    with subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "started"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stdout.readline())["reason"] == "asked to terminate (SIGTERM)"
+        process.communicate(timeout=DEADLINE_S)
 
 
 def test_a_reader_that_goes_away_stops_the_graph(tmp_path: Path) -> None:
@@ -294,6 +333,16 @@ def test_log_folder_stamps_its_lines(tmp_path: Path) -> None:
         "12.500000 [node-1] e",
     ]
     assert (tmp_path / "a/b/node-1.log").read_text() == "12.500000 [stderr] e\n"
+
+
+def test_a_log_folder_that_fails_is_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LaunchError, match=r"log folder .*: Not a directory; choose another"):
+        LogFolder(Path("/dev/null/logs"))
+    (tmp_path / "launch.log").symlink_to("/dev/full")
+    with LogFolder(tmp_path) as log:
+        for _ in range(3):
+            log(Started("node-1", 7, 0))
+    assert capsys.readouterr().err == f"log folder {tmp_path}: No space left on device; logging ends\n"
 
 
 def test_json_names_the_kind() -> None:

@@ -344,15 +344,25 @@ Launcher(plan, on_event=show).start().wait()
 """
 
 
-def test_killing_the_launcher_ends_its_children_even_the_stubborn_ones() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, POLITE, STUBBORN], stdout=subprocess.PIPE, text=True
-    ) as launcher:
+def processes_below(pid: int) -> dict[int, str]:
+    """Child processes of all its threads with their command lines."""
+    lists = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
+    return {int(child): Path(f"/proc/{child}/cmdline").read_text() for children in lists for child in children}
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_killing_the_launcher_ends_its_children(guarded: bool) -> None:
+    """The guard ends even the stubborn ones; without it the kernel still sends SIGTERM."""
+    command = [sys.executable, "-c", LAUNCHER, POLITE, STUBBORN if guarded else POLITE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
         pids, ready = [], 0
         assert launcher.stdout is not None
         while ready < 2:
             kind, _, rest = launcher.stdout.readline().split()
             pids += [int(rest)] if kind == "Started" else []
             ready += rest == "ready"
+        if not guarded:
+            (guard,) = (pid for pid, line in processes_below(launcher.pid).items() if "guard.py" in line)
+            os.kill(guard, signal.SIGKILL)
         launcher.kill()
         until(lambda: not any(alive(pid) for pid in pids), f"the end of {pids}")

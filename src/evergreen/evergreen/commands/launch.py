@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import json
 import shlex
 import signal
@@ -196,6 +197,8 @@ def _traits(process: ProcessPlan) -> list[str]:
 
 
 def _launch(plan: LaunchPlan, options: argparse.Namespace) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a node's odd letter must not stop the robot
     if options.json:
         show: Observer = _print_json
     else:
@@ -217,6 +220,8 @@ async def _follow(make: Callable[[LaunchPlan, Observer], Supervisor], plan: Laun
     supervisor = make(plan, show)
     loop = asyncio.get_running_loop()
     for number, reason in SIGNALS.items():
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup means it
         loop.add_signal_handler(number, supervisor.request_stop, reason)
     return await supervisor.run()
 

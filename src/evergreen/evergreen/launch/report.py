@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from evergreen.launch.errors import LaunchError
 from evergreen.launch.events import (
     Event,
     Exited,
@@ -130,17 +133,31 @@ def _snake(name: str) -> str:
 class LogFolder:
     """Writes everything into a folder: `launch.log` with the launcher's words and all output, one file a process.
 
-    Each line begins with the system time in seconds. A context manager that closes the files.
+    Each line begins with the system time in seconds. A folder that cannot be written any more, for instance on a full
+    disk, is given up with one line on standard error: the robot goes on. A context manager that closes the files.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LaunchError(f"log folder {folder}: {error.strerror or error}; choose another") from error
+        self._given_up = False
         self._folder = folder
         self._clock = clock
         self._files: dict[str, TextIO] = {}
 
     def __call__(self, event: Event) -> None:
         """Write one event."""
+        if self._given_up:
+            return
+        try:
+            self._write_event(event)
+        except OSError as error:
+            self._given_up = True
+            print(f"log folder {self._folder}: {error.strerror or error}; logging ends", file=sys.stderr)
+
+    def _write_event(self, event: Event) -> None:
         stamp = f"{self._clock():.6f}"
         if isinstance(event, Output):
             self._write("launch.log", f"{stamp} [{event.process}] {event.line}")
@@ -160,7 +177,8 @@ class LogFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def all_of(*observers: Observer) -> Observer:
