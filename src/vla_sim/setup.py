@@ -14,7 +14,7 @@ setup(
     zip_safe=True,
     maintainer="Evergreen maintainers",
     maintainer_email="maintainers@evergreen-robotics.dev",
-    description="MuJoCo tabletop: an SO-101 behind a simulated serial servo bus, eight MJPEG cameras, a scripted expert",
+    description="MuJoCo tabletop: an SO-101 behind a simulated servo bus, eight MJPEG cameras, a scripted expert",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
