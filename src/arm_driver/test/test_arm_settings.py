@@ -9,6 +9,7 @@ pytest.importorskip("rclpy")
 from arm_driver.settings import Settings
 from vla_core.errors import ConfigError
 from vla_core.joints import JointLimits
+from vla_ros.params import table
 
 REPOSITORY = Path(__file__).parents[3]
 WIDE = (JointLimits(-3.0, 3.0),) * 6
@@ -20,6 +21,11 @@ def test_the_shipped_configuration_names_parameters_that_exist_and_repeats_the_d
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     assert given.keys() <= {field.name for field in fields(Settings)}
     assert Settings(**given) == Settings()
+
+
+def test_the_documentation_lists_the_parameters():
+    text = (REPOSITORY / "docs/arm_driver.md").read_text()
+    assert table(Settings) in text, "put the output of vla_ros.params.table(Settings) at the end of the page"
 
 
 def test_the_simulators_calibration_leaves_the_whole_urdf_range():
