@@ -28,6 +28,8 @@ class Graph:
     """The newest news from every node; any thread may call any method.
 
     Attributes:
+        recording: whether rates and latencies count.
+        filming: whether pictures for the video are kept.
         policy_reason: why the policy holds or refused, in its own words.
         active_model: label of the model that drives, empty while none does.
         policy_state: lifecycle state as the policy reports it.
@@ -35,6 +37,7 @@ class Graph:
     """
 
     recording: bool = False
+    filming: bool = False
     caption: str = ""
     policy_reason: str = ""
     active_model: str = ""
@@ -77,10 +80,10 @@ class Graph:
             self._stages.setdefault(stamp_ns, {})["write"] = float(values["write_ms"])
 
     def on_frame(self, camera: str, stamp_ns: int, jpeg: bytes, *, film: bool) -> None:
-        """Take one picture; those of filmed cameras are kept while recording."""
+        """Take one picture; those of cameras to `film` are kept while filming."""
         with self._lock:
             self._stills[camera] = jpeg
-            if film and self.recording:
+            if film and self.filming:
                 self._shots.append(Shot(camera, stamp_ns, jpeg, self.caption))
 
     def has_still(self, camera: str) -> bool:

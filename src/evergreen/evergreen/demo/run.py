@@ -156,6 +156,7 @@ def _play(
                 cameras=tuple(simulation.status()["cameras"]),
                 policy=choice.manifest.label,
                 prompt=choice.manifest.prompt,
+                film=options.video,
             ),
             graph,
             robot,

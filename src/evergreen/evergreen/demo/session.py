@@ -22,6 +22,8 @@ HOME_TOLERANCE_RAD = 0.12
 SERVICE_TIMEOUT_S = 15.0
 POLL_S = 0.1
 SETTLE_S = 0.3
+LASTING_S = 0.6
+"""A cube that rolls off again, or that the leaving hand takes along, was not placed."""
 MIN_FRESH_CAMERAS_FPS = 1.0
 
 
@@ -76,6 +78,7 @@ class Plan:
     cameras: tuple[str, ...]
     policy: str
     prompt: str
+    film: bool = True
 
     def seed_of(self, index: int) -> int:
         """Seed of the scene of episode `index`, from 1: runs with neighbouring seeds share no scene."""
@@ -117,6 +120,7 @@ class Session:
     def play(self) -> list[Episode]:
         """Run all episodes."""
         self._clock = (self._simulated_s(), time.monotonic())
+        self.graph.filming = self.plan.film
         for index in range(1, self.plan.episodes + 1):
             self._index = index
             self._go_home()
@@ -130,6 +134,7 @@ class Session:
         if not self._photographed:
             self._photograph()
         self._go_home()
+        self.graph.filming = False
         return self.finished
 
     def _missing(self) -> list[str]:
@@ -164,15 +169,20 @@ class Session:
         self.graph.recording = True
         self._trigger("start")
         outcome: dict[str, Any] = {}
+        succeeded_s: list[float] = []
 
         def done() -> bool:
             outcome.update(self.simulation.outcome(self.plan.target))
             if outcome["lifted"] and not self._photographed:
                 self._photograph()
-            return bool(outcome["success"])
+            if not outcome["success"]:
+                succeeded_s.clear()
+                return False
+            succeeded_s.append(time.monotonic())
+            return succeeded_s[-1] - succeeded_s[0] >= LASTING_S
 
         success = self._wait(done, self.plan.time_limit_s)
-        seconds = time.monotonic() - self._began_s
+        seconds = (succeeded_s[0] if success else time.monotonic()) - self._began_s
         self.graph.recording = False
         simulated_s, monotonic_s = self._simulated_s(), time.monotonic()
         self.realtime_factor = (simulated_s - self._clock[0]) / (monotonic_s - self._clock[1])
