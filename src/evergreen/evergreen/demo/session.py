@@ -22,6 +22,8 @@ HOME_TOLERANCE_RAD = 0.12
 SERVICE_TIMEOUT_S = 15.0
 POLL_S = 0.1
 SETTLE_S = 0.3
+HELD_OUT_SEEDS = 1_000_000
+"""Recording refuses scenes from here on."""
 LASTING_S = 0.6
 """A cube that rolls off again, or that the leaving hand takes along, was not placed."""
 MIN_FRESH_CAMERAS_FPS = 1.0
@@ -81,8 +83,8 @@ class Plan:
     film: bool = True
 
     def seed_of(self, index: int) -> int:
-        """Seed of the scene of episode `index`, from 1: runs with neighbouring seeds share no scene."""
-        return self.seed * 1000 + index
+        """Seed of the scene of episode `index`, from 1: no model has seen it, and neighbouring runs share none."""
+        return HELD_OUT_SEEDS + self.seed * 1000 + index
 
 
 @dataclass(slots=True)
