@@ -73,6 +73,11 @@ class Calibration:
         self._scale = tuple(-RAD_PER_TICK if servo.drive_mode else RAD_PER_TICK for servo in joints.values())
         self._middle = tuple((servo.range_min + servo.range_max) / 2 for servo in joints.values())
         self._centre = tuple(centre_rad.get(name, 0.0) for name in joints)
+        self._per_rad = tuple(1.0 / scale for scale in self._scale)
+        self._zero = tuple(
+            middle - centre / scale
+            for middle, centre, scale in zip(self._middle, self._centre, self._scale, strict=True)
+        )
         self._lowest = tuple(servo.range_min for servo in joints.values())
         self._highest = tuple(servo.range_max for servo in joints.values())
 
@@ -88,9 +93,9 @@ class Calibration:
     def to_ticks(self, positions_rad: Iterable[float]) -> list[int]:
         """Servo positions (ticks, within each joint's range) of angles (rad), both in joint order."""
         return [
-            min(max(round((rad - centre) / scale + middle), low), high)
-            for rad, centre, scale, middle, low, high in zip(
-                positions_rad, self._centre, self._scale, self._middle, self._lowest, self._highest, strict=True
+            low if (tick := rad * per_rad + zero) <= low else high if tick >= high else int(tick + 0.5)
+            for rad, per_rad, zero, low, high in zip(
+                positions_rad, self._per_rad, self._zero, self._lowest, self._highest, strict=True
             )
         ]
 
