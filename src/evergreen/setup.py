@@ -16,4 +16,9 @@ setup(
     maintainer_email="maintainers@evergreen-robotics.dev",
     description="The evergreen command",
     license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "evergreen = evergreen.cli:main",
+        ],
+    },
 )
