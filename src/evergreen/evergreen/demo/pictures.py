@@ -78,6 +78,9 @@ def video(shots: Sequence[Shot], path: Path, progress: Callable[[float], None] =
 
     Returns:
         False when there was nothing to write.
+
+    Raises:
+        ImageError: ffmpeg, whose exit code nobody hands on, wrote nothing.
     """
     cameras = list(dict.fromkeys(shot.camera for shot in shots))
     ordered = sorted(shots, key=lambda shot: shot.stamp_ns)
@@ -104,6 +107,8 @@ def video(shots: Sequence[Shot], path: Path, progress: Callable[[float], None] =
             cursor += step_ns
     finally:
         writer.close()
+    if not path.stat().st_size:
+        raise ImageError(f"{path} is empty: ffmpeg could not write it; is the disk full?")
     return True
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -24,11 +26,9 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another demo writes there, or the folder cannot be made.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from error
     with stream:
         if not _lock(stream):
             stream.seek(0)
@@ -36,26 +36,71 @@ def exclusive(folder: Path) -> Iterator[None]:
             raise ConfigError(
                 f"another demo (process {owner}) is writing to {folder}; wait for it, stop it, or choose another --out"
             )
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
+        with writing(folder):
+            stream.truncate(0)
+            stream.write(str(os.getpid()))
+            stream.flush()
         yield
 
 
 @contextlib.contextmanager
-def free_domain(folder: Path) -> Iterator[int]:
-    """Hold a ROS domain id that no other demo of this user holds; locks lie in `folder`.
+def writing(folder: Path) -> Iterator[None]:
+    """Around whatever writes into `folder`.
+
+    Raises:
+        ConfigError: it cannot be written to, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(cannot_write(folder, error)) from error
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """What to tell the user when `path` cannot be written."""
+    cure = "choose another folder with --out"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        cure = f"free some space, or {cure}"
+    return f"cannot write to {path}: {error.strerror or error}; {cure}"
+
+
+@contextlib.contextmanager
+def free_domain() -> Iterator[int]:
+    """Hold a ROS domain id that no other demo on this network stack holds.
+
+    Discovery meets whoever shares the loopback interface: other users, other run folders, containers on the host's
+    network. Abstract sockets are seen by exactly these, and the kernel removes them with the process.
 
     Raises:
         ConfigError: all are taken.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for domain in DOMAINS:
-        with (folder / f"domain-{domain}.lock").open("a+") as stream:
-            if _lock(stream):
-                yield domain
-                return
+        with socket.socket(socket.AF_UNIX) as claim:
+            try:
+                claim.bind(f"\0evergreen-ros-domain-{domain}")
+            except OSError:
+                continue
+            yield domain
+            return
     raise ConfigError(f"{len(DOMAINS)} demos hold all ROS domains {DOMAINS[0]} to {DOMAINS[-1]}; stop some")
+
+
+@contextlib.contextmanager
+def private_folder(base: Path) -> Iterator[Path]:
+    """A folder below `base` for sockets, removed at the end.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made = tempfile.TemporaryDirectory(prefix="demo-", dir=base)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make a folder for sockets in {base}: {error.strerror}; set EVERGREEN_RUN_DIR to another one"
+        ) from error
+    with made as folder:
+        yield Path(folder)
 
 
 def free_port() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from evergreen.demo import models, pictures
 from evergreen.demo.graph import Graph
-from evergreen.demo.resources import exclusive, free_domain, free_port
+from evergreen.demo.resources import cannot_write, exclusive, free_domain, free_port, private_folder, writing
 from evergreen.demo.results import MIN_REALTIME_FACTOR, Results
 from evergreen.demo.screen import Screen, score
 from evergreen.demo.session import POLL_S, START_TIMEOUT_S, DemoError, Plan, Session
@@ -56,10 +55,16 @@ class Options:
 
 
 class Log:
-    """Keeps what the nodes wrote in a file, and the first reason why the graph broke down."""
+    """Keeps what the nodes wrote in a file, and the first reason why the graph broke down.
+
+    A file that cannot be written is such a reason: the results would have no room either.
+    """
 
     def __init__(self, path: Path, console: Console, *, verbose: bool) -> None:
-        self._stream = path.open("w", encoding="utf-8")
+        """Open the file; ConfigError where it cannot be."""
+        self._path = path
+        with writing(path.parent):
+            self._stream = path.open("w", encoding="utf-8")
         self._console = console
         self._verbose = verbose
         self._tail: dict[str, list[str]] = {}
@@ -83,11 +88,15 @@ class Log:
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # what could not be written has been reported
+            self._stream.close()
 
     def _write(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except OSError as error:
+            self.failure = cannot_write(self._path, error)
         if self._verbose:
             self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
@@ -106,15 +115,15 @@ def run(options: Options, console: Console) -> Results:
         KeyboardInterrupt: after everything has been stopped.
     """
     choice = models.choose(options.policy, options.models)
-    base = run_dir()
     with exclusive(options.out):
-        with free_domain(base) as domain, tempfile.TemporaryDirectory(prefix="demo-", dir=base) as folder:
+        with free_domain() as domain, private_folder(run_dir()) as folder:
             os.environ["ROS_DOMAIN_ID"] = str(domain)
             os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
             console.print(f"policy {choice.manifest.label} ({choice.reason}), output in {options.out}", highlight=False)
-            arguments = _arguments(options, choice, Path(folder))
-            results, graph = _play(options, choice, arguments, Path(folder), console)
-        _write(options, results, graph, console)
+            arguments = _arguments(options, choice, folder)
+            results, graph = _play(options, choice, arguments, folder, console)
+        with writing(options.out):
+            _write(options, results, graph, console)
     return results
 
 
