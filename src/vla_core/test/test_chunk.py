@@ -65,8 +65,12 @@ class TestJoinProperties:
         chunk, now_ns, last, state, rules = case
         plan = join(chunk, now_ns, last, state, rules)
         assert isinstance(plan, Plan)
-        assert plan.start_ns == now_ns
-        np.testing.assert_allclose(plan.positions[0], state if last is None else last.at(now_ns), atol=1e-12)
+        if last is None:
+            assert now_ns < plan.start_ns
+            assert plan.start_ns <= min(plan.end_ns, now_ns + round((rules.blend_s + 0.02) * S) + MIN_SPACING_NS)
+        else:
+            assert plan.start_ns == now_ns
+            np.testing.assert_allclose(plan.positions[0], last.at(now_ns), atol=1e-12)
 
     @given(joins())
     def test_times_ascend_and_stay_within_horizon_and_chunk(self, case):
@@ -84,6 +88,8 @@ class TestJoinProperties:
         old = 0.0 if last is None else top_speed(last.times_ns, last.positions)
         new = top_speed(chunk.times_ns, chunk.actions)
         # Dropping a corner within MIN_SPACING_NS of another cuts it: a line of the same or less slope.
+        if last is None:  # the driver joins from what it holds, which is the state in the best of cases
+            plan = Plan(plan.stamp_ns, np.r_[now_ns, plan.times_ns], np.r_[state[None], plan.positions])
         assert top_speed(plan.times_ns, plan.positions) <= rules.velocity_rad_s + 2.5 * (old + new) + 1e-6
 
     @given(joins())
@@ -107,12 +113,18 @@ class TestJoinProperties:
 class TestJoin:
     def test_drops_what_is_past(self):
         chunk = ramp()
-        plan = join(chunk, T0 + 250_000_000, None, np.full(6, 0.25), JoinRules(open_loop_s=1.0))
+        last = Plan(T0, np.array([T0, T0 + S]), np.array([[0.0] * 6, [1.0] * 6]))
+        plan = join(chunk, T0 + 250_000_000, last, np.full(6, 0.25), JoinRules(open_loop_s=1.0))
         assert plan.start_ns == T0 + 250_000_000
         assert plan.end_ns == T0 + 1_250_000_000
         # Already on the chunk's line: the fade changes nothing, and the chunk's own steps are in the plan.
         np.testing.assert_allclose(plan.at(T0 + S), 1.0, atol=1e-12)
         assert T0 + 300_000_000 in plan.times_ns
+
+    def test_the_first_leaves_the_start_to_the_driver(self):
+        plan = join(ramp(), T0, None, np.zeros(6), JoinRules(blend_s=0.15))
+        assert plan.start_ns == T0 + 150_000_000
+        np.testing.assert_allclose(plan.positions[0], 0.15)
 
     def test_two_chunks_that_agree_give_one_line(self):
         rules = JoinRules(open_loop_s=1.0)

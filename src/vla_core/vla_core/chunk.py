@@ -153,8 +153,12 @@ Joiner: TypeAlias = Callable[[ActionChunk, int, Plan | None, Vector, JoinRules],
 def join(chunk: ActionChunk, now_ns: int, last: Plan | None, state: Vector, rules: JoinRules) -> Plan | Hold:
     """Let `chunk` take over from `last` at `now_ns`.
 
-    Actions that are past are dropped. The plan starts at `now_ns` exactly where `last` is then (or at the measured
-    `state`, where nothing was commanded yet) and fades smoothly into the chunk: neither position nor speed jumps.
+    Actions that are past are dropped. The plan starts at `now_ns` exactly where `last` is then and fades smoothly into
+    the chunk: neither position nor speed jumps.
+
+    Where nothing was commanded yet, it fades from the measured `state`, and its first point lies `blend_s` ahead: the
+    driver gets there from the setpoint that it holds. Measured positions hang below that by some hundredths of a radian
+    under gravity, so that a point at `now_ns` would be a jump.
 
     Args:
         chunk: what the policy answered.
@@ -164,7 +168,7 @@ def join(chunk: ActionChunk, now_ns: int, last: Plan | None, state: Vector, rule
         rules: horizon and blend.
 
     Returns:
-        The new plan, from `now_ns` to at most `now_ns` + `open_loop_s`; or why there is none.
+        The new plan, up to at most `now_ns` + `open_loop_s`; or why there is none.
 
     Raises:
         TrajectoryError: the chunk, the last plan and the state disagree about the number of joints.
@@ -178,6 +182,9 @@ def join(chunk: ActionChunk, now_ns: int, last: Plan | None, state: Vector, rule
     old = last or Plan(chunk.stamp_ns, np.array([now_ns]), state[None].astype(np.float64))
     fade_ns = rules.blend_ns(chunk.at(now_ns) - old.at(now_ns))
     times = _knots(now_ns, end_ns, chunk.times_ns, _fade_times(now_ns, fade_ns, old))
+    if last is None:
+        first_ns = min(now_ns + round(rules.blend_s * NS_PER_S), end_ns)
+        times = times[times >= first_ns]
     return Plan(chunk.stamp_ns, times, _fade(times, now_ns, fade_ns, old.at(times), chunk.at(times)))
 
 

@@ -21,6 +21,8 @@ from vla_policy.serving.client import is_healthy
 HORIZON, STEP_RAD = 20, 0.01
 HEIGHT, WIDTH = 32, 64
 WAIT_S = 60.0
+FOLLOW = ("--parent-pid", str(os.getpid()))
+"""A test run that is killed leaves no server behind."""
 POLL_S = 0.02
 
 
@@ -90,7 +92,7 @@ class Server:
         self.address: Address = parse_address(address)
         self._lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vla_policy.serving.server", "--listen", address, *arguments],
+            [sys.executable, "-m", "vla_policy.serving.server", "--listen", address, *FOLLOW, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

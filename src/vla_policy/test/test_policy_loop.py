@@ -109,6 +109,8 @@ class Rig:
         self.clock, self.policy, self.outlet, self.inbox = Clock(), Policy(), Outlet(), Inbox()
         self.spec = SPEC
         self.seeing = seeing
+        self.measuring, self.position = True, 0.1
+        self.jpeg = JPEG
         self.loop = ControlLoop(
             spec=SPEC,
             link=self.policy,
@@ -129,9 +131,10 @@ class Rig:
 
     def _send(self) -> None:
         now = self.clock.now()
-        self.inbox.put_joints(JointSample(SO101_JOINTS, (0.1,) * 6, now.system_ns, now))
+        if self.measuring:
+            self.inbox.put_joints(JointSample(SO101_JOINTS, (self.position,) * 6, now.system_ns, now))
         if self.seeing:
-            self.inbox.put_frame("front", Frame(JPEG, now.system_ns, now.system_ns, now.system_ns, now))
+            self.inbox.put_frame("front", Frame(self.jpeg, now.system_ns, now.system_ns, now.system_ns, now))
 
     def close(self) -> None:
         self.loop.stop()
@@ -156,8 +159,6 @@ def test_drives_without_gaps_and_asks_only_about_new_pictures(rig: Rig):
     assert stamps == sorted(set(stamps))
     assert rig.outlet.events == ["driving tiny@1"]
     assert rig.policy.sessions == 1
-    first = rig.outlet.plans[0][0]
-    np.testing.assert_allclose(first.positions[0], 0.1)
     for (before, _), (after, _) in pairwise(rig.outlet.plans):
         np.testing.assert_allclose(after.positions[0], before.at(after.start_ns), atol=1e-9)
     message = rig.policy.messages[0]
@@ -180,6 +181,22 @@ def test_holds_once_for_each_reason_and_goes_on():
     assert "no picture yet" in rig.outlet.events[0]
     assert rig.outlet.events[1] == "driving tiny@1"
     assert "no picture newer than 0.2 s" in rig.outlet.events[2]
+
+
+def test_an_arm_that_was_away_is_not_sent_back_to_where_it_was():
+    """The driver holds where the arm stands when it comes back; the plan from before must not be resumed."""
+    rig = Rig(replace(SETTINGS, ages=AgeLimits(image_s=5.0, state_s=0.1)))
+    rig.loop.start()
+    rig.wait("driving", lambda: "driving tiny@1" in rig.outlet.events)
+    rig.measuring = False
+    rig.wait("a hold", lambda: "no joint state" in rig.outlet.events[-1])
+    rig.position = 0.9
+    before = len(rig.outlet.plans)
+    rig.measuring = True
+    rig.wait("driving", lambda: len(rig.outlet.plans) > before)
+    rig.close()
+    plan, _ = rig.outlet.plans[before]
+    assert plan.positions[0, 0] > 0.8
 
 
 @pytest.mark.parametrize(
@@ -284,6 +301,17 @@ def test_a_server_that_comes_back_with_another_kind_of_model(rig: Rig):
     assert rig.policy.messages == []
     rig.spec = replace(SPEC, version="2")
     rig.wait("driving", lambda: rig.outlet.events[-1] == "driving tiny@2")
+
+
+def test_a_damaged_picture_is_not_acted_on_and_does_not_cost_the_session(rig: Rig):
+    rig.jpeg = JPEG[:500]
+    rig._send()
+    rig.loop.start()
+    rig.wait("a hold", lambda: any("camera front: not a JPEG" in event for event in rig.outlet.events))
+    assert rig.policy.messages == []
+    rig.jpeg = JPEG
+    rig.wait("driving", lambda: rig.outlet.events[-1] == "driving tiny@1")
+    assert rig.policy.sessions == 1
 
 
 def test_a_defect_does_not_pass_unseen(rig: Rig):

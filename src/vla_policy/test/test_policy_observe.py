@@ -61,11 +61,12 @@ def test_what_is_stale(given, words):
     outcome = look(**given)
     assert isinstance(outcome, Stale)
     assert words in outcome.reason
+    assert outcome.arm_lost == ("joint state" in words or "finite" in words)
 
 
 def test_no_joint_state_at_all():
     outcome = observe(SPEC, {"front": frame(0)}, None, at(0), LIMITS)
-    assert outcome == Stale("no joint states yet on topic joint_states: does the arm driver run?")
+    assert outcome == Stale("no joint states yet on topic joint_states: does the arm driver run?", arm_lost=True)
 
 
 def test_age_runs_on_the_monotonic_clock():

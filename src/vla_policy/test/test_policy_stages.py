@@ -59,9 +59,9 @@ def test_a_policy_without_cameras_is_timed_from_the_joint_state():
 def test_the_driver_s_total_closes_the_account():
     meter = Meter()
     meter.add(ChunkTiming(T0, {"infer": 30.0, "join": 2.0}))
-    meter.add_total(T0, 37.0)
-    meter.add_total(T0, 99.0)  # reported already
-    meter.add_total(T0 + 1, 99.0)  # somebody else's trajectory
+    meter.add_report({"stamp_ns": str(T0), "total_ms": "37"})
+    meter.add_report({"stamp_ns": str(T0), "total_ms": "99"})  # reported already
+    meter.add_report({"stamp_ns": str(T0 + 1), "total_ms": "99"})  # somebody else's trajectory
     summaries = meter.summaries()
     assert set(summaries) == {*STAGES, TOTAL}
     assert (summaries[TOTAL].p50, summaries[TOTAL].n) == (37.0, 1)
@@ -76,7 +76,15 @@ def test_chunks_that_the_driver_never_reports_are_forgotten():
     meter = Meter()
     for stamp in range(1000):
         meter.add(ChunkTiming(stamp, {"join": 1.0}))
-    meter.add_total(0, 5.0)
+    meter.add_report({"stamp_ns": "0", "total_ms": "5"})
+    assert meter.summaries()[TOTAL].n == 0
+
+
+@pytest.mark.parametrize("values", [{}, {"stamp_ns": "1"}, {"stamp_ns": "1", "total_ms": ""}, {"stamp_ns": "x"}])
+def test_reports_that_are_none_are_ignored(values):
+    meter = Meter()
+    meter.add(ChunkTiming(1, {"join": 1.0}))
+    meter.add_report(values)
     assert meter.summaries()[TOTAL].n == 0
 
 
@@ -84,10 +92,10 @@ def test_the_verdict():
     meter = Meter()
     assert verdict(meter.summaries()) == (True, "no chunk has reached the arm yet")
     meter.add(ChunkTiming(1, {"join": 1.0}))
-    meter.add_total(1, 60.0)
+    meter.add_report({"stamp_ns": "1", "total_ms": "60"})
     assert verdict(meter.summaries()) == (True, "60 ms at p50, 60 ms at p95, line 100 ms")
     meter.add(ChunkTiming(2, {"join": 1.0}))
-    meter.add_total(2, 160.0)
+    meter.add_report({"stamp_ns": "2", "total_ms": "160"})
     assert verdict(meter.summaries())[0] is False
 
 

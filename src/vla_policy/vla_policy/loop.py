@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vla_core.chunk import ActionChunk, Hold, JoinRules, Plan, brake, join
-from vla_core.errors import EvergreenError, ModelError
+from vla_core.errors import EvergreenError, ImageError, ModelError
 from vla_policy.clock import NS_PER_S, Clock, Moment
 from vla_policy.inbox import Inbox
 from vla_policy.model import ModelSpec
@@ -27,6 +27,8 @@ STALE_RETRY_S = 0.1
 """While it holds, the loop looks again when something arrives, or this often: an age limit passes without any event."""
 STALE_NEWS_NS = 500_000_000
 """The loop never acts on what is stale, but says so only then: a camera that is just starting is no news."""
+FORGET_PLAN_NS = 2_000_000_000
+"""An arm that has stood still for so long may have been moved by somebody else: the driver knows what it holds."""
 JOIN_TIMEOUT_S = 5.0
 """A loop that does not end is waiting in a step that has its own deadline; this is longer than all but a slow load."""
 
@@ -183,7 +185,12 @@ class ControlLoop:
             return
         snapshot, began = found
         self._asked_about = self._prompt()
-        message = self._spec.to_wire(decode(snapshot, self._spec, self._asked_about))
+        try:
+            message = self._spec.to_wire(decode(snapshot, self._spec, self._asked_about))
+        except ImageError as error:
+            self._due_ns = began.mono_ns
+            self._hold(str(error))
+            return
         asked_ns = self._clock.now().mono_ns
         answer = client.infer(message, self._settings.request_timeout_s, self._spec.keys.actions)
         answered = self._clock.now()
@@ -224,6 +231,8 @@ class ControlLoop:
             if isinstance(found, Stale):
                 if now.mono_ns - self._fresh_ns > STALE_NEWS_NS:
                     self._hold(found.reason)
+                if found.arm_lost:
+                    self._plan = None
                 self._due_ns = now.mono_ns
                 self._inbox.wait(ticket, STALE_RETRY_S)
                 continue
@@ -246,4 +255,6 @@ class ControlLoop:
             return Hold("the system clock was set while a chunk was under way")
         stamp_ns = snapshot.stamp_mono_ns if answer.stamp_ns is None else now.to_mono(answer.stamp_ns)
         chunk = ActionChunk(stamp_ns, self._spec.rate_hz, self._spec.to_rad(answer.actions))
+        if self._plan is not None and now.mono_ns - self._plan.end_ns > FORGET_PLAN_NS:
+            self._plan = None
         return join(chunk, now.mono_ns, self._plan, snapshot.state, self._settings.rules)

@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import sys
 import threading
-from array import array
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import String
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from trajectory_msgs.msg import JointTrajectory
 
 from vla_core.chunk import Plan
 from vla_core.errors import EvergreenError
-from vla_policy.clock import NS_PER_S, SystemClock
+from vla_policy.clock import SystemClock
 from vla_policy.engine import Engine
 from vla_policy.inbox import Frame, Inbox, JointSample
 from vla_policy.model import ModelSpec
@@ -35,9 +33,12 @@ from vla_ros import diagnostics, qos
 from vla_ros.lifecycle import BackgroundLifecycleNode, Outcome, reported
 from vla_ros.main import run
 from vla_ros.params import declare
-from vla_ros.stamps import to_msg, to_ns
+from vla_ros.stamps import to_ns
+from vla_ros.trajectories import trajectory
 
 DIAGNOSTICS_PERIOD_S = 1.0
+SWITCH_INTERVAL_S = 0.0005
+"""The loop must not wait 5 ms (Python's default) for the interpreter while the executor unpacks a picture."""
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -113,18 +114,17 @@ class PolicyNode(BackgroundLifecycleNode):
         self._say(state="inactive", reason="")
         return OK
 
-    @reported
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of model and server."""
         return self._release("unconfigured")
 
-    @reported
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """As cleaning up, for good."""
         return self._release("finalized")
 
     on_error = on_cleanup
 
+    @reported
     def _release(self, state: str) -> TransitionCallbackReturn:
         self._engine.release()
         for subscription in self._inputs:
@@ -170,8 +170,7 @@ class PolicyNode(BackgroundLifecycleNode):
         self._say(prompt=message.data)
 
     def _on_driver_latency(self, message: DiagnosticStatus) -> None:
-        values = diagnostics.values(message)
-        self._meter.add_total(int(values["stamp_ns"]), float(values["total_ms"]))
+        self._meter.add_report(diagnostics.values(message))
 
     def _judge_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         reasons = [objection(parameter.name, parameter.value, self._status.active_model) for parameter in parameters]
@@ -180,16 +179,19 @@ class PolicyNode(BackgroundLifecycleNode):
     # The control loop's outlet, in its thread.
 
     def command(self, plan: Plan, stamp_ns: int) -> None:
-        """Publish a plan."""
+        """Publish a plan; its points' times count from the observation's stamp, which is in the header."""
         if self.context.ok() and self._engine.spec is not None:
-            self._trajectories.publish(_trajectory(plan, stamp_ns, self._engine.spec.joint_names))
+            ahead_ns = max(0, plan.stamp_ns - plan.start_ns)  # a stamp slightly ahead of our clock: no negative times
+            after_ns = (plan.times_ns - plan.stamp_ns + ahead_ns).tolist()
+            joint_names = self._engine.spec.joint_names
+            self._trajectories.publish(trajectory(stamp_ns - ahead_ns, joint_names, after_ns, plan.positions))
 
     def chunk_done(self, timing: ChunkTiming, gap_s: float) -> None:
         """Count a chunk and publish its stages."""
         self._meter.add(timing)
         self._counts = self._counts.with_chunk(gap_s)
         if self.context.ok():
-            self._latencies.publish(diagnostics.status("policy: latency", diagnostics.OK, "", timing.values()))
+            self._latencies.publish(_status("policy: latency", True, "", timing.values()))
 
     def driving(self, spec: ModelSpec) -> None:
         """Say that it drives."""
@@ -216,8 +218,7 @@ class PolicyNode(BackgroundLifecycleNode):
                 return
             if self.get_parameter(ACTIVE_MODEL).value != status.active_model:
                 self.set_parameters([Parameter(ACTIVE_MODEL, value=status.active_model)])
-            level = diagnostics.OK if status.is_well else diagnostics.WARN
-            self._statuses.publish(diagnostics.status("policy", level, status.sentence, asdict(status)))
+            self._statuses.publish(_status("policy", status.is_well, status.sentence, asdict(status)))
 
     def _on_diagnostics(self) -> None:
         if self._defect is not None:
@@ -226,30 +227,20 @@ class PolicyNode(BackgroundLifecycleNode):
             self._try_again = False
             self.in_background(self._bring_up)
         summaries, status = self._meter.summaries(), self._status
-        below, sentence = verdict(summaries)
-        levels = [diagnostics.OK if well else diagnostics.WARN for well in (below, status.is_well)]
         statuses = [
-            diagnostics.status("policy: latency", levels[0], sentence, flatten(summaries)),
-            diagnostics.status("policy: chunks", levels[1], status.sentence, asdict(self._counts)),
+            _status("policy: latency", *verdict(summaries), flatten(summaries)),
+            _status("policy: chunks", status.is_well, status.sentence, asdict(self._counts)),
         ]
         self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), statuses))
 
 
-def _trajectory(plan: Plan, stamp_ns: int, joint_names: tuple[str, ...]) -> JointTrajectory:
-    """The message: point times count from the observation's stamp, which is in the header."""
-    ahead_ns = max(0, plan.stamp_ns - plan.start_ns)  # a stamp slightly ahead of our clock, but never a negative time
-    message = JointTrajectory(joint_names=joint_names)
-    message.header.stamp = to_msg(stamp_ns - ahead_ns)
-    for after_ns, positions in zip((plan.times_ns - plan.stamp_ns + ahead_ns).tolist(), plan.positions, strict=True):
-        seconds, nanoseconds = divmod(after_ns, NS_PER_S)
-        point = JointTrajectoryPoint(positions=array("d", positions))
-        point.time_from_start = Duration(sec=seconds, nanosec=nanoseconds)
-        message.points.append(point)
-    return message
+def _status(name: str, well: bool, sentence: str, values: dict[str, Any]) -> DiagnosticStatus:
+    return diagnostics.status(name, diagnostics.OK if well else diagnostics.WARN, sentence, values)
 
 
 def main() -> None:
     """Entry point of the executable `policy`."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     sys.exit(run(PolicyNode))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_core.errors import ConfigError
+from vla_core.errors import ConfigError, ImageError
 from vla_core.image import decode_resize
 from vla_core.joints import reorder
 from vla_core.observation import Observation
@@ -34,9 +34,15 @@ class AgeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """There is nothing fresh to act on, and why."""
+    """There is nothing fresh to act on, and why.
+
+    Attributes:
+        reason: for people.
+        arm_lost: whether it is the arm that does not report: nobody knows what it holds when it comes back.
+    """
 
     reason: str
+    arm_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +82,9 @@ def observe(
         if reason := _frame_fault(name, frames.get(name), now, limits.image_s):
             return Stale(reason)
     if joints is None:
-        return Stale("no joint states yet on topic joint_states: does the arm driver run?")
+        return Stale("no joint states yet on topic joint_states: does the arm driver run?", arm_lost=True)
     if reason := _joints_fault(joints, now, limits.state_s):
-        return Stale(reason)
+        return Stale(reason, arm_lost=True)
     try:
         state = reorder(joints.names, joints.positions, spec.joint_names)
     except ConfigError as error:
@@ -124,7 +130,10 @@ def decode(snapshot: Snapshot, spec: ModelSpec, prompt: str) -> Observation:
     Raises:
         ImageError: a camera sent what is no JPEG.
     """
-    images = {
-        name: decode_resize(snapshot.frames[name].jpeg, size.width, size.height) for name, size in spec.cameras.items()
-    }
+    images = {}
+    for name, size in spec.cameras.items():
+        try:
+            images[name] = decode_resize(snapshot.frames[name].jpeg, size.width, size.height)
+        except ImageError as error:
+            raise ImageError(f"camera {name}: {error}") from error
     return Observation(snapshot.stamp_ns, images, snapshot.state.astype(np.float32), prompt)

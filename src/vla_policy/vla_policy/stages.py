@@ -98,11 +98,16 @@ class Meter:
             while len(self._commanded_ms) > KEPT_CHUNKS:
                 del self._commanded_ms[next(iter(self._commanded_ms))]
 
-    def add_total(self, stamp_ns: int, total_ms: float) -> None:
-        """Take in what the arm driver measured from a chunk's stamp to its servo write.
+    def add_report(self, values: Mapping[str, str]) -> None:
+        """Take in what the arm driver reports: `total_ms` from the stamp `stamp_ns` to the first servo write.
 
-        What lies between our publication and that is the stage `write`.
+        What lies between our publication and that write is the stage `write`. Reports of other trajectories than ours,
+        and those that are none, are ignored.
         """
+        try:
+            stamp_ns, total_ms = int(values["stamp_ns"]), float(values["total_ms"])
+        except (KeyError, ValueError):
+            return
         with self._lock:
             if (commanded_ms := self._commanded_ms.pop(stamp_ns, None)) is not None:
                 self._windows[TOTAL].add(total_ms)

@@ -13,21 +13,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import rclpy.task
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
 Outcome = tuple[bool, str]
 """Success, and a sentence about it."""
 
 
-Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+Transition = Callable[[Any, Any], TransitionCallbackReturn]
 
 
 def reported(transition: Transition) -> Transition:
     """Decorator for `on_configure` and its kin: a defect in one is logged before rclpy turns it into ERROR, mutely."""
 
     @functools.wraps(transition)
-    def wrapper(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
+    def wrapper(node: Any, state: Any) -> TransitionCallbackReturn:
         try:
             return transition(node, state)
         except Exception:

@@ -104,7 +104,7 @@ class PolicyService:
             await connection.send(wire.pack(backend.metadata()))
             await self._answer_all(connection, session)
         except ConnectionClosed:
-            logger.info("a client left")
+            logger.debug("a client left")
         except Exception as error:  # noqa: BLE001  whatever a backend raises goes to its client, as the protocol wants
             text = "".join(traceback.format_exception(error))
             logger.warning("refused: %s", error if isinstance(error, EvergreenError) else text)

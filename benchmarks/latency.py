@@ -1,0 +1,273 @@
+"""From photon to servo: the latency of every action chunk through the whole graph, and the policy server's share alone.
+
+    python benchmarks/latency.py --json out/latency.json                 # the best model in models/, in simulation
+    python benchmarks/latency.py --model models/act-black --seconds 60
+
+Starts the demo's graph (simulator, eight cameras, policy, arm), lets the policy drive through fresh scenes, and adds up
+what `policy/latency` and `arm_controller/latency` say of the same chunk. Latency means: from the oldest picture that a
+chunk used to the first servo write whose setpoint came from it. Exit code 0 when p95 is below the line, 1 when not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import json
+import os
+import platform
+import ssl  # noqa: F401  before rclpy: otherwise two versions of OpenSSL may clash
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from evergreen.demo.models import choose
+from evergreen.demo.resources import free_domain, free_port
+from evergreen.launch.events import Event, Output
+from evergreen.launch.expand import make_plan
+from evergreen.launch.launcher import Launcher
+from evergreen.launch.packages import find_launch_file
+from vla_core.errors import EvergreenError
+from vla_core.latency import LINE_MS, STAGES, summarise
+from vla_core.manifest import Manifest
+from vla_core.observation import IMAGE_KEY, STATE_KEY
+from vla_core.runtime import run_dir
+from vla_policy.serving.address import unix_address
+from vla_policy.serving.client import PolicyClient
+from vla_policy.serving.supervisor import ServerCommand, ServerProcess
+from vla_ros import diagnostics, qos
+from vla_sim.control import SimClient
+
+START_TIMEOUT_S = 120.0
+"""A first start compiles the scene and Python's byte code."""
+WARM_UP_CHUNKS = 3
+"""The first chunks wait for discovery and page in what the rest find loaded."""
+SCENE_S = 12.0
+"""A fresh scene this often keeps the arm in motion."""
+REQUESTS = 300
+REQUEST_TIMEOUT_S = 30.0
+TAIL_LINES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line."""
+
+    model: str
+    models: Path
+    seconds: float
+    seed: int
+    json: Path | None
+
+
+def parse() -> Options:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--model", default="auto", help="a model's name or folder (default: the best in --models)")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="where models lie (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long to measure (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the scenes (default %(default)s)")
+    parser.add_argument("--json", type=Path, help="write the result here too")
+    return Options(**vars(parser.parse_args()))
+
+
+class Ledger(Node):
+    """Books what policy and arm report of each chunk, by its stamp."""
+
+    def __init__(self) -> None:
+        super().__init__("latency_benchmark")
+        self.policy: dict[int, dict[str, float]] = {}
+        self.arm_ms: dict[int, float] = {}
+        self.counts: dict[str, str] = {}
+        self.create_subscription(DiagnosticStatus, "policy/latency", self._on_policy, qos.LATENCY)
+        self.create_subscription(DiagnosticStatus, "arm_controller/latency", self._on_arm, qos.LATENCY)
+        self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+
+    def _on_policy(self, message: DiagnosticStatus) -> None:
+        values = diagnostics.values(message)
+        stages = {name: float(values[f"{name}_ms"]) for name in STAGES if f"{name}_ms" in values}
+        self.policy[int(values["stamp_ns"])] = stages
+
+    def _on_arm(self, message: DiagnosticStatus) -> None:
+        values = diagnostics.values(message)
+        self.arm_ms[int(values["stamp_ns"])] = float(values["total_ms"])
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "policy: chunks":
+                self.counts = diagnostics.values(status)
+
+    def complete(self) -> list[int]:
+        """Stamps of the chunks that both have reported, oldest first."""
+        return sorted(self.policy.keys() & self.arm_ms.keys())
+
+
+class Tail:
+    """Keeps the processes' last lines, for when they fail."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        """Take one event of the launcher."""
+        if isinstance(event, Output):
+            self.lines.append(f"[{event.process}] {event.line}")
+            del self.lines[:-TAIL_LINES]
+
+
+def measure_graph(options: Options, model: Path, folder: Path) -> dict[str, Any]:
+    """Latency and its stages through the running graph."""
+    arguments = {
+        "run_dir": str(folder),
+        "http_port": str(free_port()),
+        "seed": str(options.seed),
+        "model": str(model.absolute()),
+        "autostart": "true",
+    }
+    tail = Tail()
+    plan = make_plan(find_launch_file("evergreen_bringup", "demo.launch.xml"), arguments)
+    with Launcher(plan, on_event=tail) as launcher, ledger() as (book, executor):
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while len(book.complete()) < WARM_UP_CHUNKS:
+            executor.spin_once(timeout_sec=0.1)
+            if time.monotonic() > deadline or not launcher.running:
+                raise SystemExit("no chunk reached the arm:\n" + "\n".join(tail.lines))
+        book.policy.clear()
+        book.arm_ms.clear()
+        with SimClient(folder / "simulator.sock") as simulation, changing_scenes(simulation, options.seed):
+            began = time.monotonic()
+            while time.monotonic() - began < options.seconds and launcher.running:
+                executor.spin_once(timeout_sec=0.1)
+            realtime_factor = simulation.status().get("realtime_factor")
+        return account(book) | {"seconds": options.seconds, "realtime_factor": realtime_factor}
+
+
+@contextlib.contextmanager
+def ledger() -> Iterator[tuple[Ledger, SingleThreadedExecutor]]:
+    """The booking node and its executor."""
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    book = Ledger()
+    executor.add_node(book)
+    try:
+        yield book, executor
+    finally:
+        executor.shutdown()
+        book.destroy_node()
+        rclpy.try_shutdown()
+
+
+@contextlib.contextmanager
+def changing_scenes(simulation: SimClient, seed: int) -> Iterator[None]:
+    """Lay out a fresh scene every SCENE_S, in a thread of its own."""
+    over = threading.Event()
+
+    def change() -> None:
+        index = 0
+        while not over.wait(SCENE_S):
+            index += 1
+            simulation.reset(1000 * seed + index, keep_arm=True)
+
+    thread = threading.Thread(target=change, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def account(book: Ledger) -> dict[str, Any]:
+    """Percentiles of the whole and of each stage; `write` is all that follows the policy's publication."""
+    stamps = book.complete()
+    totals = [book.arm_ms[stamp] for stamp in stamps]
+    stages: dict[str, list[float]] = {name: [] for name in STAGES}
+    for stamp in stamps:
+        known = book.policy[stamp]
+        for name, value_ms in known.items():
+            stages[name].append(value_ms)
+        stages["write"].append(book.arm_ms[stamp] - sum(known.values()))
+    return {
+        "chunks": len(stamps),
+        "line_ms": LINE_MS,
+        "below_line": round(float(np.mean(np.array(totals) < LINE_MS)), 4) if totals else None,
+        "total_ms": summarise(totals).as_dict(),
+        "stages_ms": {name: summarise(values).as_dict() for name, values in stages.items() if values},
+        "gaps": int(book.counts.get("gaps") or 0),
+        "holds": int(book.counts.get("holds") or 0),
+    }
+
+
+def measure_server(model: Path, manifest: Manifest, folder: Path) -> dict[str, Any]:
+    """The policy server alone: time to its first answer, and its round trip without ROS, cameras and arm."""
+    observation: dict[str, object] = {
+        IMAGE_KEY + name: np.zeros((size.height, size.width, 3), np.uint8) for name, size in manifest.cameras.items()
+    }
+    observation |= {STATE_KEY: np.zeros(manifest.dof, np.float32), "prompt": manifest.prompt, "stamp_ns": 0}
+    began = time.monotonic()
+    server = ServerProcess(ServerCommand(unix_address(folder / "server.sock"), model), lambda _: None)
+    try:
+        server.wait_ready(START_TIMEOUT_S, threading.Event())
+        client = PolicyClient(server.command.address)
+        client.infer(observation, REQUEST_TIMEOUT_S)
+        first_s = time.monotonic() - began
+        answers = [client.infer(observation, REQUEST_TIMEOUT_S) for _ in range(REQUESTS)]
+        client.close()
+    finally:
+        server.stop()
+    return {
+        "first_answer_s": round(first_s, 2),
+        "round_trip_ms": summarise(answer.round_trip_ms for answer in answers).as_dict(),
+        "infer_ms": summarise(answer.infer_ms for answer in answers).as_dict(),
+        "overhead_ms": summarise(answer.round_trip_ms - answer.infer_ms for answer in answers).as_dict(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where and when: numbers without it mean nothing."""
+    return {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+    }
+
+
+def main() -> int:
+    """Measure, print, and judge."""
+    options = parse()
+    try:
+        choice = choose(options.model, options.models)
+        result: dict[str, Any] = machine() | {"model": choice.manifest.label, "backend": choice.manifest.backend}
+        with free_domain(run_dir()) as domain, tempfile.TemporaryDirectory(prefix="bench-", dir=run_dir()) as folder:
+            os.environ["ROS_DOMAIN_ID"] = str(domain)
+            os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+            if choice.manifest.cameras:
+                result["server"] = measure_server(choice.folder, choice.manifest, Path(folder))
+            result |= measure_graph(options, choice.folder, Path(folder))
+    except EvergreenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n")
+    p95 = result["total_ms"]["p95"]
+    return 0 if p95 is not None and p95 < LINE_MS else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
