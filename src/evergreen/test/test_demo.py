@@ -9,7 +9,7 @@ import pytest
 
 from evergreen.demo import models, pictures, resources
 from evergreen.demo.graph import Graph
-from evergreen.demo.results import ChunkLatency, Episode, Results
+from evergreen.demo.results import CameraCount, ChunkCounts, ChunkLatency, Episode, Results
 from vla_core import manifest
 from vla_core.errors import ConfigError
 from vla_core.image import encode_jpeg
@@ -54,27 +54,59 @@ def test_an_unknown_model_lists_the_known(tmp_path: Path) -> None:
 
 
 def test_latency_joins_the_two_nodes_reports_by_stamp() -> None:
+    """The arm's report may come first: it was overwritten then, and `write` was lost."""
     graph = Graph(recording=True)
     graph.on_arm_latency({"stamp_ns": "7", "total_ms": "42.5", "write_ms": "3"})
-    graph.on_policy_latency({"stamp_ns": "7", "infer_ms": "20", "decode_ms": ""})
+    graph.on_policy_latency({"stamp_ns": "7", "infer_ms": "20", "decode_ms": "", "wait_ms": "12.5"})
     graph.on_policy_latency({"stamp_ns": "8", "infer_ms": "21"})
     (chunk,) = graph.latencies()
     assert chunk.total_ms == 42.5
-    assert chunk.stages_ms["infer"] == 20
-    assert "decode" not in chunk.stages_ms
+    assert chunk.stages_ms == {"infer": 20, "wait": 12.5, "write": 10.0}
+    assert sum(chunk.stages_ms.values()) == chunk.total_ms
+
+
+def report(graph: Graph, now_s: float, frames: int, dropped: int = 0) -> None:
+    values = {"fps": "12", "frames": str(frames), "dropped": str(dropped)}
+    graph.on_diagnostic("cameras: front", values, now_s=now_s)
+    graph.tick(now_s)
 
 
 def test_camera_rates_are_means_over_what_was_recorded() -> None:
     graph = Graph()
-    graph.on_diagnostic("cameras: front", {"fps": "3", "frames": "100", "dropped": "5"}, now_s=0.0)
+    report(graph, 0.0, frames=100, dropped=5)
     graph.recording = True
     for second in range(1, 4):
-        values = {"fps": "12", "frames": str(100 + 12 * second), "dropped": str(5 + second)}
-        graph.on_diagnostic("cameras: front", values, now_s=float(second))
+        report(graph, float(second), frames=100 + 12 * second, dropped=5 + second)
     graph.on_diagnostic("arm_controller", {"fps": "1"}, now_s=9.0)
-    assert graph.camera_counts() == {"front": graph.camera_counts()["front"]}
-    assert graph.camera_counts()["front"].fps == pytest.approx(12.0)
-    assert graph.camera_counts()["front"].dropped == 2
+    assert graph.camera_counts() == {"front": CameraCount(12.0, 3)}
+
+
+def test_a_camera_node_that_began_anew_counts_on() -> None:
+    """Its counters begin at 0: the mean was negative."""
+    graph = Graph(recording=True)
+    report(graph, 0.0, frames=100, dropped=5)
+    report(graph, 1.0, frames=112, dropped=5)
+    report(graph, 3.0, frames=12, dropped=1)
+    assert graph.camera_counts() == {"front": CameraCount(8.0, 1)}
+
+
+def test_a_camera_that_falls_silent_does_not_keep_its_rate() -> None:
+    graph = Graph(recording=True)
+    report(graph, 0.0, frames=0)
+    report(graph, 5.0, frames=60)
+    graph.tick(15.0)
+    assert graph.camera_counts()["front"].fps == pytest.approx(4.0)
+
+
+def test_stills_are_of_one_moment() -> None:
+    """Filmed cameras were overwritten until the end: the sheet mixed two moments."""
+    graph = Graph()
+    graph.on_frame("front", 1, b"early", film=True)
+    graph.want_stills(["front", "wrist"])
+    graph.on_frame("front", 2, b"now", film=True)
+    graph.on_frame("front", 3, b"late", film=True)
+    assert graph.stills() == {"front": b"now"}
+    assert graph.wants("wrist")
 
 
 def test_results_hold_the_keys_that_readers_rely_on(tmp_path: Path) -> None:
@@ -84,7 +116,9 @@ def test_results_hold_the_keys_that_readers_rely_on(tmp_path: Path) -> None:
         episodes=[Episode(1, 7001, True, 6.5), Episode(2, 7002, False, 20.0, "the cube was never lifted", 0.1)],
         latencies=[ChunkLatency(1, 50.0, {"infer": 20.0}), ChunkLatency(2, 70.0, {"infer": 30.0})],
         cameras={},
-        realtime_factor=0.94,
+        realtime_factor=0.99,
+        realtime_factor_min=0.94,
+        chunks=ChunkCounts(40, 1, 0.25, 2),
     )
     results.write(tmp_path / "demo.json")
     found = json.loads((tmp_path / "demo.json").read_text())
@@ -92,6 +126,7 @@ def test_results_hold_the_keys_that_readers_rely_on(tmp_path: Path) -> None:
     assert found["latency_ms"] == {"p50": 60.0, "p95": 69.0, "p99": 69.8, "n": 2}
     assert found["stages_ms"]["infer"]["p50"] == 25.0
     assert found["stages_ms"]["write"]["n"] == 0
+    assert found["chunks"] == {"chunks": 40, "gaps": 1, "holds": 2, "longest_gap_s": 0.25}
 
 
 def test_pictures_are_pictures(tmp_path: Path) -> None:

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from evergreen.demo.pictures import Shot
-from evergreen.demo.results import CameraCount, ChunkLatency
+from evergreen.demo.results import CameraCount, ChunkCounts, ChunkLatency
 from vla_core.latency import STAGES, Summary, summarise
 
 CAMERA_STATUS = "cameras: "
 """Prefix of the camera node's statuses on `/diagnostics`."""
+CHUNK_STATUS = "policy: chunks"
+SILENT_S = 2.5
+"""Reports come once a second; after two that are missing a camera counts as silent."""
 
 
 @dataclass(slots=True)
 class _Camera:
+    """Counters of one camera: `seen` is the newest report (monotonic s, frames, dropped), the rest sums what counts."""
+
     fps: float = 0.0
-    dropped: int = 0
+    seen: tuple[float, int, int] | None = None
+    seconds: float = 0.0
     frames: int = 0
-    first: tuple[float, int, int] | None = None
-    last: tuple[float, int, int] | None = None
+    dropped: int = 0
+
+    def report(self, now_s: float, frames: int, dropped: int, *, counts: bool) -> None:
+        """Take a report; a counter that fell began anew with its process."""
+        if counts and self.seen is not None:
+            then_s, old_frames, old_dropped = self.seen
+            self.seconds += now_s - then_s
+            self.frames += frames - old_frames if frames >= old_frames else frames
+            self.dropped += dropped - old_dropped if dropped >= old_dropped else dropped
+        self.seen = (now_s, frames, dropped)
+
+    def count(self, until_s: float) -> CameraCount:
+        """Mean rate up to `until_s`: a camera that fell silent delivered nothing since."""
+        silent_s = max(0.0, until_s - self.seen[0]) if self.seen else 0.0
+        seconds = self.seconds + (silent_s if silent_s > SILENT_S else 0.0)
+        return CameraCount(self.frames / seconds if seconds else self.fps, self.dropped)
 
 
 @dataclass(slots=True)
@@ -48,19 +68,21 @@ class Graph:
     _stages: dict[int, dict[str, float]] = field(default_factory=dict)
     _shots: list[Shot] = field(default_factory=list)
     _stills: dict[str, bytes] = field(default_factory=dict)
+    _wanted: set[str] = field(default_factory=set)
+    _chunks: ChunkCounts = field(default_factory=ChunkCounts)
+    _until_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def on_diagnostic(self, name: str, values: Mapping[str, str], now_s: float) -> None:
         """Take one status of `/diagnostics`; `now_s` is monotonic."""
-        if not name.startswith(CAMERA_STATUS):
-            return
         with self._lock:
-            camera = self._cameras.setdefault(name.removeprefix(CAMERA_STATUS), _Camera())
-            camera.fps = float(values.get("fps") or 0.0)
-            camera.frames, camera.dropped = int(values.get("frames") or 0), int(values.get("dropped") or 0)
-            if self.recording:
-                camera.last = (now_s, camera.frames, camera.dropped)
-                camera.first = camera.first or camera.last
+            if name == CHUNK_STATUS:
+                self._chunks = ChunkCounts(*(float(values.get(key) or 0.0) for key in ChunkCounts.KEYS))
+            elif name.startswith(CAMERA_STATUS):
+                camera = self._cameras.setdefault(name.removeprefix(CAMERA_STATUS), _Camera())
+                camera.fps = float(values.get("fps") or 0.0)
+                frames, dropped = int(values.get("frames") or 0), int(values.get("dropped") or 0)
+                camera.report(now_s, frames, dropped, counts=self.recording)
 
     def on_policy_latency(self, values: Mapping[str, str]) -> None:
         """Take the policy's stages of one chunk."""
@@ -68,31 +90,36 @@ class Graph:
             return
         stages = {name: float(values[f"{name}_ms"]) for name in STAGES if values.get(f"{name}_ms")}
         with self._lock:
-            self._stages[int(values["stamp_ns"])] = stages
+            self._stages.setdefault(int(values["stamp_ns"]), {}).update(stages)
 
     def on_arm_latency(self, values: Mapping[str, str]) -> None:
-        """Take the arm's total of one chunk, from photon to servo, and its last stage."""
+        """Take the arm's total of one chunk, from photon to servo."""
         if not self.recording:
             return
         with self._lock:
-            stamp_ns = int(values["stamp_ns"])
-            self._totals[stamp_ns] = float(values["total_ms"])
-            self._stages.setdefault(stamp_ns, {})["write"] = float(values["write_ms"])
+            self._totals[int(values["stamp_ns"])] = float(values["total_ms"])
 
     def on_frame(self, camera: str, stamp_ns: int, jpeg: bytes, *, film: bool) -> None:
         """Take one picture; those of cameras to `film` are kept while filming."""
         with self._lock:
-            self._stills[camera] = jpeg
+            if camera in self._wanted:
+                self._wanted.discard(camera)
+                self._stills[camera] = jpeg
             if film and self.filming:
                 self._shots.append(Shot(camera, stamp_ns, jpeg, self.caption))
 
-    def has_still(self, camera: str) -> bool:
-        """Whether this camera has delivered a picture."""
+    def want_stills(self, cameras: Iterable[str]) -> None:
+        """Keep the next picture of each of these cameras: all of one moment."""
         with self._lock:
-            return camera in self._stills
+            self._wanted = set(cameras)
+
+    def wants(self, camera: str) -> bool:
+        """Whether this camera's picture has yet to come."""
+        with self._lock:
+            return camera in self._wanted
 
     def stills(self) -> dict[str, bytes]:
-        """The newest picture of each camera."""
+        """One picture of each camera, of one moment."""
         with self._lock:
             return dict(self._stills)
 
@@ -109,13 +136,23 @@ class Graph:
     def camera_counts(self) -> dict[str, CameraCount]:
         """Mean rate and drops over the time that was recorded."""
         with self._lock:
-            return {name: _count(camera) for name, camera in self._cameras.items()}
+            return {name: camera.count(self._until_s) for name, camera in self._cameras.items()}
+
+    def tick(self, now_s: float) -> None:
+        """Note how far the recording reaches; `now_s` is monotonic."""
+        if self.recording:
+            self._until_s = now_s
+
+    def chunk_counts(self) -> ChunkCounts:
+        """How the policy's chunks went since its node started."""
+        with self._lock:
+            return self._chunks
 
     def latencies(self) -> list[ChunkLatency]:
         """All chunks that reached a servo while recording, in order of their stamps."""
         with self._lock:
             return [
-                ChunkLatency(stamp_ns, total, dict(self._stages.get(stamp_ns, {})))
+                ChunkLatency(stamp_ns, total, _with_write(self._stages.get(stamp_ns, {}), total))
                 for stamp_ns, total in sorted(self._totals.items())
             ]
 
@@ -130,8 +167,6 @@ class Graph:
             return max(self._totals, default=None)
 
 
-def _count(camera: _Camera) -> CameraCount:
-    if camera.first is None or camera.last is None or camera.last[0] <= camera.first[0]:
-        return CameraCount(camera.fps, camera.dropped)
-    seconds = camera.last[0] - camera.first[0]
-    return CameraCount((camera.last[1] - camera.first[1]) / seconds, camera.last[2] - camera.first[2])
+def _with_write(stages: Mapping[str, float], total_ms: float) -> dict[str, float]:
+    """The stages with the last one, `write`: from the policy's publication to the servos, what the others leave."""
+    return {**stages, "write": max(0.0, total_ms - sum(stages.values()))} if stages else {}

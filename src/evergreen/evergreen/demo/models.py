@@ -28,9 +28,12 @@ class Choice:
 def success_rate(model: Manifest) -> float | None:
     """Measured successes over episodes, from the manifest's provenance; None where nobody measured."""
     success = model.provenance.get("success")
-    if not isinstance(success, dict) or not success.get("episodes"):
+    if not isinstance(success, dict):
         return None
-    return float(success.get("successes", 0)) / float(success["episodes"])
+    successes, episodes = success.get("successes"), success.get("episodes")
+    if not isinstance(successes, int) or not isinstance(episodes, int) or episodes < 1:
+        return None
+    return successes / episodes
 
 
 def choose(wanted: str, folder: Path) -> Choice:

@@ -37,7 +37,6 @@ class DemoNode(Node):
         self._graph = graph
         self._filmed = frozenset(filmed)
         self._stills: dict[str, Subscription] = {}
-        self._taken: set[str] = set()
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
         self.create_subscription(DiagnosticStatus, "policy/status", self._on_policy_status, qos.STATUS)
         self.create_subscription(DiagnosticStatus, "policy/latency", self._on_policy_latency, qos.LATENCY)
@@ -83,7 +82,6 @@ class DemoNode(Node):
 
     def photograph(self, cameras: Sequence[str]) -> None:
         """Take one picture with every camera that is not filmed anyway."""
-        self._taken.clear()
         for camera in cameras:
             if camera not in self._filmed and camera not in self._stills:
                 self._stills[camera] = self._watch(camera, film=False)
@@ -99,7 +97,7 @@ class DemoNode(Node):
 
     def _sweep(self) -> None:
         """Stop listening to the cameras whose one picture has come: eight streams would cost CPU."""
-        for camera in self._taken & self._stills.keys():
+        for camera in [name for name in self._stills if not self._graph.wants(name)]:
             self.destroy_subscription(self._stills.pop(camera))
         if not self._stills:
             self._sweeper.cancel()
@@ -125,7 +123,6 @@ class DemoNode(Node):
 
     def _on_frame(self, camera: str, film: bool, message: CompressedImage) -> None:
         self._graph.on_frame(camera, to_ns(message.header.stamp), bytes(message.data), film=film)
-        self._taken.add(camera)
 
 
 @contextmanager

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vla_core.latency import STAGES, summarise
 
+NO_PICTURE = "newest picture when the scripted expert looked; it uses none"
 MIN_REALTIME_FACTOR = 0.95
 """Below this the simulated world ran slower than the controllers' clocks: the run says nothing about a robot."""
 
@@ -64,8 +65,40 @@ class CameraCount:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkCounts:
+    """How the policy's chunks went: late and refused ones have no latency, so they are counted here.
+
+    Attributes:
+        chunks: commanded.
+        gaps: times that the arm had stood still waiting for a chunk.
+        longest_gap_s: the longest of these.
+        holds: reasons to hold.
+    """
+
+    KEYS: ClassVar[tuple[str, ...]] = ("chunks", "gaps", "longest_gap_s", "holds")
+
+    chunks: float = 0.0
+    gaps: float = 0.0
+    longest_gap_s: float = 0.0
+    holds: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON."""
+        counts = {key: int(getattr(self, key)) for key in ("chunks", "gaps", "holds")}
+        return {**counts, "longest_gap_s": round(self.longest_gap_s, 3)}
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
-    """Everything that a demo run measured."""
+    """Everything that a demo run measured.
+
+    Attributes:
+        policy: label of the model.
+        sees: whether the model looks at pictures; the expert does not, so its latency counts from the newest frame.
+        realtime_factor: simulated over real time, over all episodes.
+        realtime_factor_min: the least of the simulator's own sliding window.
+        restarts: of nodes that died and were started again.
+    """
 
     policy: str
     seed: int
@@ -73,6 +106,10 @@ class Results:
     latencies: Sequence[ChunkLatency]
     cameras: Mapping[str, CameraCount]
     realtime_factor: float
+    realtime_factor_min: float
+    sees: bool = True
+    chunks: ChunkCounts = field(default_factory=ChunkCounts)
+    restarts: int = 0
 
     @property
     def successes(self) -> int:
@@ -81,8 +118,8 @@ class Results:
 
     @property
     def valid(self) -> bool:
-        """Whether the simulation kept up with real time."""
-        return self.realtime_factor >= MIN_REALTIME_FACTOR
+        """Whether the figures count: the simulation kept up with real time throughout, and no node died."""
+        return min(self.realtime_factor, self.realtime_factor_min) >= MIN_REALTIME_FACTOR and not self.restarts
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `demo.json`; latencies in ms."""
@@ -100,7 +137,11 @@ class Results:
             "cameras": {
                 name: {"fps": round(count.fps, 2), "dropped": count.dropped} for name, count in self.cameras.items()
             },
+            "latency_from": "capture of the oldest picture used" if self.sees else NO_PICTURE,
+            "chunks": self.chunks.as_dict(),
+            "restarts": self.restarts,
             "realtime_factor": round(self.realtime_factor, 4),
+            "realtime_factor_min": round(self.realtime_factor_min, 4),
             "valid": self.valid,
             "episode_list": [episode.as_dict() for episode in self.episodes],
         }

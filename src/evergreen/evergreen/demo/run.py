@@ -80,11 +80,16 @@ class Log:
             del tail[:-TAIL_LINES]
         elif isinstance(event, Exited):
             self._write(f"[{event.process}] ended with code {event.code}")
-            self._ends[event.process] += 1
-            if not event.expected and self.failure is None:
-                self.failure = self._last_words(event)
+            if not event.expected:
+                self._ends[event.process] += 1
+                self.failure = self.failure or self._last_words(event)
         elif isinstance(event, Respawning) and self._ends[event.process] < HOPELESS_ENDS:
             self.failure = None  # it gets another chance
+
+    @property
+    def restarts(self) -> int:
+        """How often a process ended though nobody had asked it to."""
+        return self._ends.total()
 
     def close(self) -> None:
         """Close the file."""
@@ -176,9 +181,19 @@ def _play(
         session.wait_until_ready()
         screen.say(f"everything is up after {time.monotonic() - began_s:.1f} s")
         episodes = session.play()
-    factor = session.realtime_factor or 0.0
-    counts = graph.camera_counts()
-    return Results(choice.manifest.label, options.seed, episodes, graph.latencies(), counts, factor), graph
+    results = Results(
+        policy=choice.manifest.label,
+        seed=options.seed,
+        episodes=episodes,
+        latencies=graph.latencies(),
+        cameras=graph.camera_counts(),
+        realtime_factor=session.realtime_factor or 0.0,
+        realtime_factor_min=session.realtime_factor_min,
+        sees=bool(choice.manifest.cameras),
+        chunks=graph.chunk_counts(),
+        restarts=log.restarts,
+    )
+    return results, graph
 
 
 def _connect(path: Path, failed: Callable[[], str | None]) -> SimClient:
@@ -202,33 +217,44 @@ def _write(options: Options, results: Results, graph: Graph, console: Console) -
     results.write(out / "demo.json")
     stills = graph.stills()
     pictures.contact_sheet({name: stills.get(name, b"") for name in results.cameras}, out / "cameras.png")
-    title = f"{results.policy}, photon to servo"
-    pictures.latency_plot(results.latencies, out / "latency.png", title)
+    pictures.latency_plot(results.latencies, out / "latency.png", f"{results.policy}, {_path_name(results)}")
     if options.video:
         with console.status("writing the video"):
             pictures.video(graph.shots(), out / "demo.mp4")
-    _summarise(options, results, console)
+    names = ["demo.json", "cameras.png", "latency.png", *(["demo.mp4"] if options.video else []), "demo.log"]
+    seen = "see " + " ".join(str(out / name) for name in names)
+    for line in ["", *_summary(results), seen]:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
-def _summarise(options: Options, results: Results, console: Console) -> None:
-    """The last lines: what a person wants to know first."""
+def _path_name(results: Results) -> str:
+    return "photon to servo" if results.sees else "newest frame to servo (the expert uses no picture)"
+
+
+def _summary(results: Results) -> list[str]:
+    """What a person wants to know first."""
     latency = summarise(chunk.total_ms for chunk in results.latencies)
-    lines = [f"\nplaced {score(results.episodes)} with {results.policy}"]
+    lines = [f"placed {score(results.episodes)} with {results.policy}"]
     if latency.p50 is not None and latency.p95 is not None:
         side = "under" if latency.p95 < LINE_MS else "over"
         percentiles = f"p50 {latency.p50:.0f} ms, p95 {latency.p95:.0f} ms"
-        lines.append(f"photon to servo: {percentiles}, {side} the {LINE_MS:.0f} ms line ({latency.n} chunks)")
+        lines.append(f"{_path_name(results)}: {percentiles}, {side} the {LINE_MS:.0f} ms line ({latency.n} chunks)")
+    if results.chunks.gaps or results.chunks.holds:
+        counts = results.chunks
+        lines.append(
+            f"{counts.gaps:.0f} gaps in which the arm waited (longest {counts.longest_gap_s:.2f} s),"
+            f" {counts.holds:.0f} holds"
+        )
     if results.cameras:
         slowest = min(camera.fps for camera in results.cameras.values())
         dropped = sum(camera.dropped for camera in results.cameras.values())
         lines.append(f"{len(results.cameras)} cameras at {slowest:.1f} fps or more, {dropped} frames dropped")
-    lines.append(f"real-time factor {results.realtime_factor:.3f}")
-    if not results.valid:
+    lines.append(f"real-time factor {results.realtime_factor:.3f}, at worst {results.realtime_factor_min:.3f}")
+    if results.restarts:
+        lines.append(f"INVALID: {results.restarts} times a node died and was started again; see demo.log")
+    elif not results.valid:
         lines.append(
-            f"INVALID: the simulation ran slower than {MIN_REALTIME_FACTOR} of real time;"
+            f"INVALID: the simulation fell under {MIN_REALTIME_FACTOR} of real time;"
             " close other programs, or lower --fps or --size"
         )
-    names = ["demo.json", "cameras.png", "latency.png", *(["demo.mp4"] if options.video else []), "demo.log"]
-    lines.append("see " + " ".join(str(options.out / name) for name in names))
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    return lines

@@ -21,6 +21,7 @@ HOME_TOLERANCE_RAD = 0.12
 """A servo with proportional gain alone stops short under load; closer than this the arm is out of the way."""
 SERVICE_TIMEOUT_S = 15.0
 POLL_S = 0.1
+STATUS_PERIOD_S = 1.0
 SETTLE_S = 0.3
 HELD_OUT_SEEDS = 1_000_000
 """Recording refuses scenes from here on."""
@@ -99,6 +100,8 @@ class Session:
     failed: Callable[[], str | None]
     finished: list[Episode] = field(default_factory=list)
     realtime_factor: float | None = None
+    realtime_factor_min: float = 1.0
+    _next_status_s: float = 0.0
     _clock: tuple[float, float] = (0.0, 0.0)
     _doing: str = "starting"
     _index: int = 0
@@ -175,6 +178,7 @@ class Session:
 
         def done() -> bool:
             outcome.update(self.simulation.outcome(self.plan.target))
+            self._watch_time()
             if outcome["lifted"] and not self._photographed:
                 self._photograph()
             if not outcome["success"]:
@@ -195,7 +199,15 @@ class Session:
 
     def _photograph(self) -> None:
         self._photographed = True
+        self.graph.want_stills(self.plan.cameras)
         self.robot.photograph(self.plan.cameras)
+
+    def _watch_time(self) -> None:
+        """Ask once a second how the simulation kept up of late: a mean over the run would hide a stall."""
+        now_s = time.monotonic()
+        if now_s >= self._next_status_s:
+            self._next_status_s = now_s + STATUS_PERIOD_S
+            self.realtime_factor_min = min(self.realtime_factor_min, float(self.simulation.status()["realtime_factor"]))
 
     def _trigger(self, name: str) -> None:
         problem = self.robot.trigger(name, SERVICE_TIMEOUT_S)
@@ -216,6 +228,7 @@ class Session:
 
     def _refresh(self) -> None:
         now_s = time.monotonic()
+        self.graph.tick(now_s)
         stamp_ns = self.graph.newest_stamp_ns()
         self.screen.show(
             View(
