@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import rclpy.task
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
@@ -45,6 +46,11 @@ class BackgroundLifecycleNode(LifecycleNode):
         self._transitions = ThreadPoolExecutor(1, thread_name_prefix="transitions")
         change_state = self._service_change_state
         change_state.callback = self._in_background(change_state.callback)
+        # rclpy keeps a callback's group busy until its coroutine has ended: in the node's default group, a transition
+        # under way would keep every other callback waiting.
+        self._long_group = ReentrantCallbackGroup()
+        self._long_group.add_entity(change_state)
+        change_state.callback_group = self._long_group
 
     def destroy_node(self) -> None:
         """Let a transition under way end, drop those that wait. Subclasses first make it end soon."""
@@ -62,7 +68,7 @@ class BackgroundLifecycleNode(LifecycleNode):
             response.success, response.message = job()
             return response
 
-        self.create_service(Trigger, name, self._in_background(callback))
+        self.create_service(Trigger, name, self._in_background(callback), callback_group=self._long_group)
 
     def _in_background(self, callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """A service callback that waits for `callback`'s answer without keeping the executor from its work."""

@@ -1,26 +1,30 @@
 """How every Evergreen node starts and ends.
 
-SIGINT and SIGTERM end the process with exit code 0 after `destroy_node`; an expected error is printed as one line and
-ends it with 2; anything else is a defect and leaves its traceback and exit code 1.
+SIGINT and SIGTERM end the process with exit code 0 after `destroy_node`, in which topics and services still work: a
+node can say its last word, such as bringing the arm to rest. (rclpy's own handlers end the context first.) An expected
+error is printed as one line and ends the process with 2; anything else is a defect and leaves its traceback and exit
+code 1.
 """
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import socket
 import ssl  # noqa: F401  before rclpy: otherwise two versions of OpenSSL may clash
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from vla_core.errors import EvergreenError
 
 EXIT_CONFIG = 2
-RCLError = _rclpy.RCLError
-"""What rclpy's C layer raises; rclpy itself gives it no public name."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(
@@ -29,27 +33,85 @@ def run(
     make_executor: Callable[[], Executor] = SingleThreadedExecutor,
 ) -> int:
     """Build one node, spin it until a signal arrives, tidy up, and return the exit code."""
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.ALL)
-    node: Node | None = None
-    executor: Executor | None = None
-    try:
-        node = make_node()
-        executor = make_executor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except EvergreenError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_CONFIG
-    except RCLError:
-        if rclpy.ok():
-            raise
-        # A signal arrived while the node was being built: rclpy's objects cannot be made in a context that is ending.
-    finally:
-        if node is not None:
-            node.destroy_node()
-        if executor is not None:
-            executor.shutdown(timeout_sec=1.0)
-        rclpy.try_shutdown()
+    with stop_signals() as stop:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        node: Node | None = None
+        executor: Executor | None = None
+        try:
+            node = make_node()
+            executor = make_executor()
+            executor.add_node(node)
+            stop.then(node.create_guard_condition(_nothing).trigger)
+            while not stop.requested:
+                executor.spin_once()
+        except ExternalShutdownException:
+            pass  # somebody called rclpy.shutdown()
+        except EvergreenError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return EXIT_CONFIG
+        finally:
+            if node is not None:
+                node.destroy_node()
+            if executor is not None:
+                executor.shutdown(timeout_sec=1.0)
+            rclpy.try_shutdown()
     return 0
+
+
+class StopRequest:
+    """Whether a signal asked to stop, and what wakes the one who waits."""
+
+    def __init__(self) -> None:
+        self._requested = threading.Event()
+        self._wake: Callable[[], None] = _nothing
+
+    @property
+    def requested(self) -> bool:
+        """Whether SIGINT or SIGTERM has come."""
+        return self._requested.is_set()
+
+    def then(self, wake: Callable[[], None]) -> None:
+        """Call `wake`, from another thread, when a signal comes; at once if one has come."""
+        self._wake = wake
+        if self.requested:
+            wake()
+
+    def request(self) -> None:
+        """Ask to stop."""
+        self._requested.set()
+        self._wake()
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a StopRequest; the former handlers come back afterwards.
+
+    Python runs signal handlers in the main thread, which waits inside rcl with no way out. So the C handler writes a
+    byte to a socket (`set_wakeup_fd`), and a thread that reads it does the waking.
+    """
+    request = StopRequest()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def listen() -> None:
+        while number := reader.recv(1):
+            if signal.Signals(number[0]) in SIGNALS:
+                request.request()
+
+    old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    old_handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield request
+    finally:
+        for number, handler in old_handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(old_fd)
+        writer.close()  # ends the thread
+        thread.join()
+        reader.close()
+
+
+def _nothing() -> None:
+    """Wakes nobody."""
