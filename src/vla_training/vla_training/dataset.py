@@ -109,4 +109,5 @@ def cut_chunks(
     """The `(len(frames), chunk_size, dof)` actions from each of `frames` on, never past the end of its episode."""
     last = ends[np.searchsorted(ends, frames, side="right")] - 1
     index = np.minimum(frames[:, None] + np.arange(chunk_size), last[:, None])
-    return actions[index]
+    chunks: NDArray[np.float32] = actions[index]
+    return chunks

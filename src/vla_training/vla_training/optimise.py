@@ -132,7 +132,7 @@ class Trainer:
         if self.average:
             self.average.update(self.module)
         self.progress.step += 1
-        return loss.item()
+        return float(loss.item())
 
     def _report(self, write: Callable[[str], int], seconds_per_step: float) -> None:
         step, total = self.progress.step, self.phase.steps

@@ -116,7 +116,7 @@ class Demonstrator:
         world, loop = self._world, self._settings.loop
         states, actions, pictured, images = [], [], [], []
         offset = int(rng.integers(self._settings.picture_every))
-        noise = np.zeros(len(HOME_RAD))
+        noise: NDArray[np.float64] = np.zeros(len(HOME_RAD))
         still = 0
         for frame in range(round(LONGEST_S * loop.rate_hz)):
             time_s = frame * self._period_s

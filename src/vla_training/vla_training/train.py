@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.policies.act.modeling_act import ACTPolicy
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +26,9 @@ from vla_training.config import Phase, TrainConfig, load_config
 from vla_training.loss_plot import plot_loss
 from vla_training.onnx_policy import ACTION, IMAGES, STATE
 from vla_training.optimise import Batch, Trainer, disturb_pictures, disturb_states, generator
+
+Floats = NDArray[np.floating[Any]]
+Indices = NDArray[np.int64]
 
 PHASE_A, PHASE_B, CACHE = 0, 1, 2
 SEED_STEP = 1000
@@ -46,7 +50,7 @@ def compute_stats(data: dataset.Dataset, image_key: str) -> act.Stats:
     return found
 
 
-def _moments(mean: np.ndarray, std: np.ndarray) -> dict[str, Tensor]:
+def _moments(mean: Floats, std: Floats) -> dict[str, Tensor]:
     return {"mean": torch.from_numpy(mean.astype(np.float32)), "std": torch.from_numpy(std.astype(np.float32))}
 
 
@@ -57,13 +61,13 @@ class Batches:
         self._data, self._seed = data, seed
         self._image, self._state, self._action = stats[image_key], stats[STATE], stats[ACTION]
 
-    def pictures(self, index: np.ndarray, phase: Phase, rng: np.random.Generator) -> Tensor:
+    def pictures(self, index: Indices, phase: Phase, rng: np.random.Generator) -> Tensor:
         """Noisy, normalised pictures `(batch, 3, h, w)` in channels-last memory."""
         raw = torch.from_numpy(self._data.images[index]).permute(0, 3, 1, 2).to(torch.float32) / 255
         noisy = disturb_pictures(raw, phase, rng)
         return ((noisy - self._image["mean"]) / self._image["std"]).contiguous(memory_format=torch.channels_last)
 
-    def joints(self, index: np.ndarray, phase: Phase, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def joints(self, index: Indices, phase: Phase, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Noisy, normalised states `(batch, dof)` and normalised chunks `(batch, chunk, dof)`."""
         states = disturb_states(torch.from_numpy(self._data.states[index]), phase, rng)
         chunks = torch.from_numpy(self._data.chunks[index])
@@ -123,7 +127,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.policy = act.build(config.policy)
-        self.policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.policy.to(memory_format=torch.channels_last)
 
     def see(self, data: dataset.Dataset) -> Iterator[int]:
         """Phase S: learn to see on random scenes; yields the step now and then."""
