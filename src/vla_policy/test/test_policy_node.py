@@ -57,6 +57,7 @@ class Robot:
         self.positions = dict.fromkeys(SO101_JOINTS, 0.25)
         self.filming = self.measuring = True
         self.delay_ns = 0
+        self.since_ns = 0
         self.trajectories: list[JointTrajectory] = []
         self.latencies: list[DiagnosticStatus] = []
         self.status: DiagnosticStatus | None = None
@@ -86,6 +87,8 @@ class Robot:
             self._states.publish(message)
 
     def _move(self, message: JointTrajectory) -> None:
+        if to_ns(message.header.stamp) < self.since_ns:
+            return  # the last word of another test's policy
         self.trajectories.append(message)
         total_ms = (time.time_ns() - to_ns(message.header.stamp)) / 1e6 + 1.0
         values = {"stamp_ns": to_ns(message.header.stamp), "total_ms": total_ms, "write_ms": 1.0}
@@ -204,6 +207,7 @@ def healthy_robot(robot: Robot, run_folder: Path) -> None:
     robot.delay_ns = 0
     robot.positions = dict.fromkeys(SO101_JOINTS, 0.25)
     robot.status = None
+    robot.since_ns = time.time_ns()
     robot.trajectories.clear()
     robot.latencies.clear()
     robot.diagnostics.clear()
@@ -235,16 +239,6 @@ class TestDriving:
         robot.wait("four chunks", lambda: len(robot.trajectories) >= 4, policy)
         for message in robot.trajectories:
             self.check_trajectory(message)
-            if message.points[0].time_from_start.sec + message.points[0].time_from_start.nanosec == 0:
-                raise AssertionError(
-                    (
-                        [
-                            (to_ns(m.header.stamp), [seconds(p.time_from_start) for p in m.points])
-                            for m in robot.trajectories
-                        ],
-                        policy.text,
-                    )
-                )
         robot.wait_state("driving", policy)
         assert robot.values["active_model"] == "tiny@1"
         assert robot.values["prompt"] == "put the black cube on the spot"
@@ -281,6 +275,7 @@ class TestDriving:
         assert tuple(message.joint_names) == SO101_JOINTS
         times = [seconds(point.time_from_start) for point in message.points]
         assert all(after > before for before, after in pairwise(times))
+        assert times[0] >= 0
         assert times[-1] <= (HORIZON - 1) / 10 + 1e-6
         assert times[-1] - times[0] <= 1.0 + 1e-6
 
