@@ -1,0 +1,121 @@
+"""What somebody at the robot sees of a running graph: its topics, and where the arm really is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+
+from vla_ros import diagnostics, qos
+from vla_sim.control import SimClient
+
+WAIT_S = 90.0
+SPIN_S = 0.05
+STILL_RAD = 0.05
+MOVED_RAD = 0.05
+REST_RAD = 0.005
+"""Below this from one look to the next the arm has come to rest."""
+LOOK_S = 0.25
+WATCHED_S = 1.0
+
+
+class Watcher:
+    """Listens to one graph; `until` spins."""
+
+    def __init__(self, domain: int) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self._node = rclpy.create_node("watcher", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self.statuses: dict[str, DiagnosticStatus] = {}
+        self.policy: dict[str, str] = {}
+        self._node.create_subscription(DiagnosticStatus, "policy/status", self._on_policy, qos.STATUS)
+        self._node.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+
+    def _on_policy(self, message: DiagnosticStatus) -> None:
+        self.policy = diagnostics.values(message)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.statuses.update({status.name: status for status in message.status})
+
+    def diagnosis(self, name: str) -> tuple[bytes, str]:
+        """Level and message of one status; empty where nobody sent it."""
+        status = self.statuses.get(name)
+        return (b"", "") if status is None else (status.level, status.message)
+
+    def forget(self) -> None:
+        """What was heard of a graph that has ended counts no more."""
+        self.policy, self.statuses = {}, {}
+
+    def until(self, condition: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            self._executor.spin_once(timeout_sec=SPIN_S)
+            assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}; the policy says {self.policy}"
+
+    def until_driving(self) -> None:
+        self.until(lambda: self.policy.get("state") == "driving", "the policy drives")
+
+    def until_holding(self, reason: str) -> None:
+        def holds() -> bool:
+            return self.policy.get("state") == "holding" and reason in self.policy["reason"]
+
+        self.until(holds, f"the policy holds because of {reason!r}")
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+
+class Arm:
+    """The simulated arm itself, as no node sees it."""
+
+    def __init__(self, client: SimClient) -> None:
+        self.client = client
+
+    @property
+    def joints(self) -> np.ndarray:
+        """Present angles, rad."""
+        return np.array(self.client.truth()["joints"])
+
+    def _after(self, seconds: float) -> np.ndarray:
+        """Angles `seconds` of simulated time later."""
+        truth = self.client.truth()
+        end_s = truth["time_s"] + seconds
+        while truth["time_s"] < end_s:
+            truth = self.client.truth()
+            time.sleep(0.02)
+        return np.array(truth["joints"])
+
+    def moves(self, timeout_s: float = WAIT_S) -> bool:
+        """Whether some joint leaves its place within the time."""
+        start, deadline = self.joints, time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if np.abs(self._after(LOOK_S) - start).max() > MOVED_RAD:
+                return True
+        return False
+
+    def comes_to_rest(self, timeout_s: float = 10.0) -> bool:
+        """Whether it stands within the time."""
+        before, deadline = self.joints, time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            now = self._after(LOOK_S)
+            if np.abs(now - before).max() < REST_RAD:
+                return True
+            before = now
+        return False
+
+    def holds(self) -> bool:
+        """Whether it comes to rest, stays there, and is under torque."""
+        if not self.comes_to_rest():
+            return False
+        start = self.joints
+        still = np.abs(self._after(WATCHED_S) - start).max() < STILL_RAD
+        return bool(still) and all(self.client.status()["torque"].values())
