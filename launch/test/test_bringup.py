@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evergreen.launch import LaunchError, LaunchPlan, TemporaryFile, declared_arguments, make_plan
+from evergreen.launch import LaunchError, LaunchPlan, TemporaryFile, declared_arguments, make_plan, rcl_yaml
 from evergreen.launch.packages import find_install
 from vla_core.joints import SO101_JOINTS
 
@@ -27,7 +27,7 @@ ROBOT = {"port": "/dev/so101", "calibration": "/c.json", "cameras_file": "/camer
 def parameters(plan: LaunchPlan, node: str) -> dict[str, object]:
     """What the launch file itself sets on a node."""
     (process,) = (process for process in plan.processes if process.node == node)
-    files = [yaml.safe_load(word.content) for word in process.command if isinstance(word, TemporaryFile)]
+    files = [rcl_yaml.load(word.content) for word in process.command if isinstance(word, TemporaryFile)]
     return {name: value for file in files for name, value in file[node]["ros__parameters"].items()}
 
 
@@ -49,9 +49,9 @@ def test_robot_starts_cameras_arm_policy_and_description() -> None:
 
 
 @built
-@pytest.mark.parametrize("prompt", ["yes", "12", "pick up: the cube", "['a']", "it's"])
+@pytest.mark.parametrize("prompt", ["yes", "12", "1e5", "08", "y", "pick up: the cube", "['a']", "it's"])
 def test_a_prompt_stays_text_whatever_it_says(prompt: str) -> None:
-    """YAML would read some prompts as booleans, numbers or mappings."""
+    """YAML would read some prompts as booleans, numbers or mappings; `1e5` and `08` did arrive as doubles."""
     plan = make_plan(HERE / "robot.launch.xml", {**ROBOT, "prompt": prompt})
     assert parameters(plan, "/policy")["prompt"] == prompt
 

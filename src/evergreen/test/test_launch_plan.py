@@ -191,6 +191,8 @@ def test_include_of_a_package(maker: Maker, prefix: Path) -> None:
         ('name="p" value="true"', True),
         ('name="p" value="on"', True),
         ('name="p" value="text"', "text"),
+        ('name="p" value="y"', "y"),
+        ('name="p" value="1e-3"', 0.001),
         ('name="p" value=""', ""),
         ('name="p" value="\'5\'"', "5"),
         ('name="p" value="1" type="str"', "1"),
@@ -283,12 +285,6 @@ def test_parameter_files_are_passed_on_or_filled_in(maker: Maker, tmp_path: Path
         ("<node pkg='pkg' exec='run'><param name='p'/></node>", 1, "param", "either a value or nested"),
         ("<node pkg='pkg' exec='run'><param name='p' from='f'/></node>", 1, "param", "exclude each other"),
         ("<node pkg='pkg' exec='run'><param from='/none.yaml'/></node>", 1, "param", "/none.yaml does not exist"),
-        (
-            "<node pkg='pkg' exec='run'><param name='p' value='y'/></node>",
-            1,
-            "param",
-            "reads the word 'y' as a boolean",
-        ),
     ],
 )
 def test_errors_name_file_line_and_element(maker: Maker, body: str, line: int, element: str, message: str) -> None:

@@ -11,16 +11,13 @@ from pathlib import Path
 
 import yaml
 
-from evergreen.launch import names
+from evergreen.launch import names, rcl_yaml
 from evergreen.launch.actions import Executable, Node, ParameterFile, Parameters, Process
 from evergreen.launch.context import Context, placed
 from evergreen.launch.errors import LaunchError, Place
 from evergreen.launch.plan import OUTPUTS, ProcessPlan, TemporaryFile
 from evergreen.launch.substitutions import Template, parse
 from evergreen.launch.values import ParameterValue, resolve
-
-RCL_BOOLEANS = frozenset("yYnN")
-"""Words that rcl's YAML reader takes for booleans though PyYAML writes them without quotation marks."""
 
 
 def plan_process(context: Context, action: Process) -> ProcessPlan:
@@ -106,18 +103,10 @@ def _parameters(
     for path, (value, where) in parameters.values.items():
         name = ".".join(context.text(part, where) for part in path)
         try:
-            values[name] = _readable(resolve(value, context, where), name, where)
+            values[name] = resolve(value, context, where)
         except LaunchError as error:
             raise placed(error, place) from error
-    return TemporaryFile(yaml.dump({owner: {"ros__parameters": values}}, default_flow_style=False))
-
-
-def _readable(value: ParameterValue, name: str, place: Place) -> ParameterValue:
-    """Refuse words that arrive as booleans: PyYAML writes them bare, in ros2 launch as well."""
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, str) and item in RCL_BOOLEANS:
-            raise place.error(f"parameter {name!r}: ROS reads the word {item!r} as a boolean; use another word")
-    return value
+    return TemporaryFile(rcl_yaml.dump_parameters(owner, values))
 
 
 def _parameter_file(context: Context, parameters: ParameterFile) -> str | TemporaryFile:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from evergreen.launch import rcl_yaml
 from evergreen.launch.errors import Place
 from evergreen.launch.substitutions import Scope, Template, as_bool, evaluate, parse
 
@@ -123,7 +125,7 @@ def _coerce(text: str, kind: Kind | None, *, lenient: bool = False) -> Parameter
     if kind is None:
         return _by_yaml(text, lenient=lenient)
     if kind.many:
-        value = _by_yaml(text, lenient=lenient)
+        value = _by_yaml(text, lenient=lenient, load=yaml.safe_load)
         allowed = (str, kind.scalar) if lenient else (kind.scalar,)
         if not isinstance(value, list) or not all(isinstance(item, allowed) for item in value):
             if lenient and isinstance(value, str):
@@ -140,11 +142,12 @@ def _coerce(text: str, kind: Kind | None, *, lenient: bool = False) -> Parameter
         raise ValueError(f"{text!r} is no {kind.scalar.__name__}") from error
 
 
-def _by_yaml(text: str, *, lenient: bool) -> ParameterValue:
+def _by_yaml(text: str, *, lenient: bool, load: Callable[[str], Any] = rcl_yaml.load) -> ParameterValue:
+    """Let YAML decide; where the author gave no type, with the numbers that rcl would find when it reads the value."""
     if not text:
         return text
     try:
-        value: Any = yaml.safe_load(text)
+        value = load(text)
     except yaml.YAMLError as error:
         if lenient:
             return text
