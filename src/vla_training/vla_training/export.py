@@ -211,6 +211,29 @@ def write_manifest(folder: Path, settings: ManifestSettings, provenance: Mapping
     return made
 
 
+def success_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of `vla_training.evaluate`'s summary that belongs into a manifest.
+
+    Raises:
+        ModelError: it is no such summary.
+    """
+    try:
+        seeds = [episode["seed"] for episode in evaluation["episodes"]]
+        settings = evaluation["settings"]
+        return {
+            "successes": evaluation["successes"],
+            "episodes": evaluation["trials"],
+            "interval_95": evaluation["interval_95"],
+            "wrong_lifted": evaluation["wrong_lifted"],
+            "seeds": [min(seeds), max(seeds)],
+            "latency_s": settings["latency_s"],
+            "replan_s": settings["replan_s"],
+            "limit_s": settings["limit_s"],
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"no result of vla_training.evaluate: {type(error).__name__} {error}") from error
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m vla_training.export", description="Export a LeRobot ACT checkpoint to ONNX with a manifest."
@@ -221,7 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", default="", help="default language instruction")
     parser.add_argument("--rate-hz", type=float, default=10.0, help="rate of its actions (default %(default)s)")
     parser.add_argument("--open-loop-s", type=float, default=0.5, help="part of a chunk to be played (%(default)s s)")
-    parser.add_argument("--provenance", type=Path, help="JSON file with data, seed, commit, success")
+    parser.add_argument("--provenance", type=Path, help="JSON file with data, seed, commit")
+    parser.add_argument("--evaluation", type=Path, help="JSON file of vla_training.evaluate: the measured success")
     return parser
 
 
@@ -232,6 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = export_onnx(options.folder)
         parity = measure_parity(options.folder)
         provenance = json.loads(options.provenance.read_text(encoding="utf-8")) if options.provenance else {}
+        if options.evaluation:
+            provenance["success"] = success_of(json.loads(options.evaluation.read_text(encoding="utf-8")))
         provenance["parity_max_abs_error_rad"] = parity.max_abs_error_rad
         settings = ManifestSettings(options.name, options.version, options.prompt, options.rate_hz, options.open_loop_s)
         write_manifest(options.folder, settings, provenance)
