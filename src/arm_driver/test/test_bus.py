@@ -322,3 +322,23 @@ def test_a_bus_behind_telnet(rfc2217_servos):
         assert bus.prepare_read(56, "HHHBB", IDS).read()[0] == 2048
         bus.prepare_write(42, "H", IDS).write((2000, 0xFF, 2002))
         assert bus.read(2, registers.GOAL_POSITION) == 0xFF
+
+
+def test_no_setting_is_negotiated_again_after_opening(rfc2217_servos, monkeypatch):
+    """Each exchange assigned the timeout twice; on an open RFC 2217 port pyserial then negotiates all settings anew."""
+    negotiations = []
+    negotiate = serial.rfc2217.Serial._reconfigure_port
+
+    def count(handle):
+        negotiations.append(handle)
+        negotiate(handle)
+
+    monkeypatch.setattr(serial.rfc2217.Serial, "_reconfigure_port", count)
+    with ServoBus(rfc2217_servos, reply_timeout_s=0.5) as bus:
+        opening = len(negotiations)
+        assert opening >= 1
+        reader = bus.prepare_read(56, "HHHBB", IDS)
+        for _ in range(5):
+            assert reader.read()[0] == 2048
+        assert not ServoBus(rfc2217_servos, reply_timeout_s=0.02, port=bus._port).ping(9), "silence, and all of it"
+        assert len(negotiations) == opening

@@ -30,6 +30,11 @@ _SEND_TIMEOUT_S = 0.5
 """A packet takes at most 3 ms at 1 Mbaud; a port that accepts nothing for this long is gone."""
 
 
+_SLICE_S = 0.005
+"""Timeout of pyserial's own reads, set once: assigning it to an open RFC 2217 port makes pyserial negotiate all
+settings with the far end again, which sleeps 50 ms and more. The deadlines are kept here, to one slice."""
+
+
 class Port(Protocol):
     """An open byte stream. Not thread-safe: one owner."""
 
@@ -130,7 +135,7 @@ class FdPort:
 
 
 class StreamPort:
-    """A port that only pyserial can drive, such as `rfc2217://`."""
+    """A port that only pyserial can drive, such as `rfc2217://`; opened with `_SLICE_S` as its timeout."""
 
     def __init__(self, handle: serial.Serial, url: str) -> None:
         self._handle = handle
@@ -145,9 +150,13 @@ class StreamPort:
 
     def receive(self, size: int, timeout_s: float) -> bytes:
         """Read until `size` bytes are there or the time is over."""
+        data = b""
+        deadline_s = time.monotonic() + timeout_s
         try:
-            self._handle.timeout = max(0.0, timeout_s)
-            data = self._handle.read(size)
+            while len(data) < size:
+                data += self._handle.read(size - len(data))
+                if time.monotonic() >= deadline_s:
+                    break
             return bytes(data + self._handle.read(waiting) if (waiting := self._handle.in_waiting) else data)
         except (OSError, ValueError) as error:
             raise self._lost(error) from error
@@ -155,10 +164,12 @@ class StreamPort:
     def discard(self, quiet_s: float = 0.0) -> int:
         """Throw away what has arrived."""
         dropped = 0
+        quiet_from_s = time.monotonic()
         try:
-            self._handle.timeout = quiet_s
-            while chunk := self._handle.read(max(1, self._handle.in_waiting)):
-                dropped += len(chunk)
+            while (waiting := self._handle.in_waiting) or time.monotonic() - quiet_from_s < quiet_s:
+                if chunk := self._handle.read(max(1, waiting)):
+                    dropped += len(chunk)
+                    quiet_from_s = time.monotonic()
         except (OSError, ValueError) as error:
             raise self._lost(error) from error
         return dropped
@@ -181,19 +192,20 @@ def open_port(url: str, baud: int) -> Port:
         PortUnavailableError: names the parameter `port`, what is wrong with it, and the cure.
     """
     is_device = "://" not in url
+    has_descriptor = is_device or url.startswith("socket://")
     try:
         # Only a device can be locked; without the lock two drivers would answer each other's servos.
         if is_device:
             handle = serial.serial_for_url(url, baudrate=baud, timeout=0, exclusive=True)
         else:
-            handle = serial.serial_for_url(url, baudrate=baud, timeout=0)
+            handle = serial.serial_for_url(url, baudrate=baud, timeout=0 if has_descriptor else _SLICE_S)
     except (OSError, ValueError, termios.error) as error:
         raise PortUnavailableError(_why_unavailable(url, baud, error)) from error
     if is_device:
         # FTDI adapters would batch replies for 16 ms; others refuse the request or do not know it.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             handle.set_low_latency_mode(True)
-    elif not url.startswith("socket://"):
+    elif not has_descriptor:
         return StreamPort(handle, url)
     else:
         _disable_nagle(handle.fileno())
