@@ -117,7 +117,7 @@ class ArmController(Node):
             latency = self._loop.latencies.popleft()
             self._reporter.add(latency)
             if latency.total_ms is not None:
-                self._latency.publish(_latency_message(latency))
+                self._latency.publish(self._latency_message(latency))
         self._log_events()
         if not self._loop.alive:
             raise RuntimeError("the control thread ended; the servos hold their last goal")
@@ -139,7 +139,22 @@ class ArmController(Node):
 
     def _status(self, entry: Entry) -> DiagnosticStatus:
         level = _LEVELS[entry.severity]
-        return diagnostics.status(entry.name, level, entry.message, entry.values, self._settings.port)
+        return diagnostics.status(
+            self._status_name(entry.name), level, entry.message, entry.values, self._settings.port
+        )
+
+    def _status_name(self, part: str) -> str:
+        """All nodes of all namespaces meet on /diagnostics, so a status names its node in full."""
+        return f"{self.get_fully_qualified_name().lstrip('/')}: {part}"
+
+    def _latency_message(self, latency: Latency) -> DiagnosticStatus:
+        values = {
+            "stamp_ns": latency.stamp_ns,
+            "total_ms": latency.total_ms,
+            "transport_ms": latency.transport_ms,
+            "write_ms": latency.write_ms,
+        }
+        return diagnostics.status(self._status_name("latency"), diagnostics.OK, "", values)
 
     def _log_events(self) -> None:
         while self._loop.events:
@@ -153,16 +168,6 @@ class ArmController(Node):
             self.get_logger().warning(event.text)
         else:
             self.get_logger().info(event.text)
-
-
-def _latency_message(latency: Latency) -> DiagnosticStatus:
-    values = {
-        "stamp_ns": latency.stamp_ns,
-        "total_ms": latency.total_ms,
-        "transport_ms": latency.transport_ms,
-        "write_ms": latency.write_ms,
-    }
-    return diagnostics.status("arm_controller: latency", diagnostics.OK, "", values)
 
 
 def main() -> None:

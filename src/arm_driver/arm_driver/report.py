@@ -17,7 +17,7 @@ LATE_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One `DiagnosticStatus`."""
+    """One `DiagnosticStatus`; its name wants the node's in front."""
 
     name: str
     severity: Severity
@@ -64,7 +64,7 @@ class Reporter:
             State.STOPPED: Severity.WARN,
         }.get(state, Severity.OK)
         values = {"state": str(state), "rejected": self.rejected, "last_rejection": self.rejection}
-        return Entry("arm_controller: state", severity, f"{state}: {reason}", values)
+        return Entry("state", severity, f"{state}: {reason}", values)
 
     def _timing(self, now_ns: int, state: State) -> Entry:
         now, before = replace(self._loop.counters), self._before
@@ -85,7 +85,7 @@ class Reporter:
             "jitter_p99_ms": summary.p99,
             **_counted(now),
         }
-        return Entry("arm_controller: loop", Severity.WARN if rough else Severity.OK, message, values)
+        return Entry("loop", Severity.WARN if rough else Severity.OK, message, values)
 
     def _bus(self) -> Entry:
         counters = self._loop.arm.counters
@@ -98,7 +98,7 @@ class Reporter:
             "stale_bytes": counters.stale_bytes,
             "alarms": alarms,
         }
-        return Entry("arm_controller: bus", Severity.ERROR if alarms else Severity.OK, alarms or "ok", values)
+        return Entry("bus", Severity.ERROR if alarms else Severity.OK, alarms or "ok", values)
 
     def _latency(self) -> Entry:
         values: dict[str, object] = {"line_ms": LINE_MS, "n": len(self._total)}
@@ -114,7 +114,7 @@ class Reporter:
         message = "from header stamp to first servo write"
         if slow:
             message += f": the slowest 5 % take {p95:.1f} ms or more; the line is {LINE_MS:g} ms"
-        return Entry("arm_controller: latency", Severity.WARN if slow else Severity.OK, message, values)
+        return Entry("latency", Severity.WARN if slow else Severity.OK, message, values)
 
     def _servos(self, measured: Measured) -> Entry:
         severity, findings = health(self._names, measured.temperatures_c, measured.voltages_v, self._rule)
@@ -127,7 +127,7 @@ class Reporter:
                 f"{name}_temperature_c": celsius,
                 f"{name}_load_percent": 100.0 * load,
             }
-        return Entry("arm_controller: servos", severity, findings or "ok", values)
+        return Entry("servos", severity, findings or "ok", values)
 
 
 def _counted(counters: LoopCounters) -> dict[str, object]:

@@ -224,8 +224,8 @@ def test_names_follow_the_namespace_and_sigterm_ends_well(
     (tmp_path / "pictures" / "one.jpg").write_bytes(picture(100))
     cameras = start("cameras: {wrist: {url: 'folder:pictures', fps: 30}}", "-r", "__ns:=/second_arm")
     frames = listener.subscribe(CompressedImage, "/second_arm/camera/wrist/image_raw/compressed")
-    statuses = listener.subscribe(DiagnosticArray, "/second_arm/diagnostics")
-    listener.wait("frames and diagnostics in the namespace", lambda: frames and statuses, cameras)
+    statuses = listener.subscribe(DiagnosticArray, "/diagnostics")  # where diagnostic_aggregator listens
+    listener.wait("frames in the namespace and diagnostics", lambda: frames and statuses, cameras)
     assert statuses[-1].status[0].name == "second_arm/cameras: wrist"
     assert cameras.stop(signal.SIGTERM) == 0, cameras.text()
 

@@ -132,7 +132,7 @@ class CamerasNode(Node):
         self._mailbox = Mailbox()
         self._cameras = [Camera(each, make_source, self._mailbox.put, self._log) for each in configs]
         self._channels = {camera.config.name: Channel(self, camera) for camera in self._cameras}
-        self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", DIAGNOSTICS)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
         self._publishing = Thread(target=self._publish_frames, name="publish", daemon=True)
         self._publishing.start()
