@@ -1,7 +1,7 @@
 """The arm as the control loop sees it: connect, read, write, let go. Angles here, ticks below.
 
 Connecting never moves the arm and never switches torque off: registers are compared first and only written where
-they differ, every goal is set to the present position, and torque goes on last.
+they differ, servos that hold keep their goal, limp ones get their present position as goal, and torque goes on last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from arm_driver import calibration as calibrations
 from arm_driver.calibration import Calibration
 from arm_driver.control import Measured
-from arm_driver.errors import BusError, NoReplyError, ServoMismatchError
+from arm_driver.errors import BusError, NoReplyError, OutsideRangeError, ServoMismatchError
 from arm_driver.feetech import registers
 from arm_driver.feetech.bus import Counters, GroupRead, GroupWrite, ServoBus
 from arm_driver.feetech.protocol import ServoError, error_names
@@ -24,6 +24,9 @@ TORQUE_OFF, TORQUE_ON = 0, 1
 UNLOCKED, LOCKED = 0, 1
 FULL_TORQUE = 1000
 """Thousandths."""
+OUTSIDE_TICKS = 20
+"""A limp joint may stand this far outside its calibrated range (1.8 degrees: an end stop gives way a little) and is
+drawn back when torque goes on; further out it would snap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class ServoSetup:
         torque_share: joint name to the share (0..1] of full torque that it may use; others use all.
         write_calibration: write the file's ranges and offsets to the servos instead of refusing when they differ;
             torque is off meanwhile.
+        keep_goal_rad: a servo that holds keeps its goal on connecting if it stands no further from it than this.
     """
 
     port: str
@@ -50,6 +54,7 @@ class ServoSetup:
     acceleration: int
     torque_share: Mapping[str, float]
     write_calibration: bool
+    keep_goal_rad: float
 
     def __post_init__(self) -> None:
         if not self.port:
@@ -60,6 +65,21 @@ class ServoSetup:
         for name, share in self.torque_share.items():
             if not 0.0 < share <= 1.0:
                 raise ConfigError(f"torque share of {name} must be above 0 and at most 1, not {share}")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An arm that holds: where it is, and what its servos were told.
+
+    Attributes:
+        measured: the reading just before.
+        setpoint: goals of the servos, rad, `(dof,)`; above the measured position by what the arm droops.
+        limp: indices of the joints whose torque was off; their goal is the measured position.
+    """
+
+    measured: Measured
+    setpoint: tuple[float, ...]
+    limp: tuple[int, ...]
 
 
 class Arm:
@@ -85,22 +105,24 @@ class Arm:
 
         A joint with a torque share reports an overload whenever it holds on to something: that is no alarm.
         """
-        if self._bus is None or not self._bus.alarms:
+        bus = self._bus  # read once: the diagnostics ask in another thread than the one that connects and closes
+        if bus is None or not bus.alarms:
             return {}
         names = dict(zip(self.calibration.ids, self.calibration.names, strict=True))
         found: dict[str, tuple[str, ...]] = {}
-        for servo_id, bits in dict(self._bus.alarms).items():
+        for servo_id, bits in dict(bus.alarms).items():
             expected = ServoError.OVERLOAD if names[servo_id] in self._setup.torque_share else 0
             if alarming := bits & ~expected:
                 found[names[servo_id]] = error_names(alarming)
         return found
 
-    def connect(self) -> Measured:
+    def connect(self) -> Standing:
         """Open the port, check and set up the servos, and switch torque on where the arm stands.
 
         Raises:
             BusError: the port or a servo cannot be reached; trying again may help.
-            ServoMismatchError: the servos are not those of the calibration file; trying again will not help.
+            ServoMismatchError: the servos are not those of the calibration file, or a limp joint stands outside its
+                range; trying again will not help.
         """
         setup, ids = self._setup, self.calibration.ids
         bus = ServoBus(setup.port, setup.baud, setup.reply_timeout_s)
@@ -112,14 +134,42 @@ class Arm:
             self._state = bus.prepare_read(registers.STATE_ADDRESS, registers.STATE_LAYOUT, ids)
             self._goal = bus.prepare_write(registers.GOAL_POSITION.address, "H", ids)
             self._bus = bus
-            measured = self.read()
-            self.write(measured.positions)
+            standing = self._look(bus)
+            self.write(standing.setpoint)
             self._switch_torque(bus, TORQUE_ON)
         except BaseException:
             self._bus = self._state = self._goal = None
             bus.close()
             raise
-        return measured
+        return standing
+
+    def inspect(self) -> Standing:
+        """See how the arm stands, and set limp servos up again, without their torque.
+
+        Raises:
+            BusError: the bus fails.
+            OutsideRangeError: a limp joint stands outside its calibrated range.
+        """
+        bus = self._bus
+        if bus is None:
+            raise BusError("the arm is not connected")
+        standing = self._look(bus)
+        if not standing.limp:
+            return standing
+        for index in standing.limp:
+            self._configure(bus, self.calibration.ids[index])  # without its supply it has forgotten some of it
+        return self._look(bus)  # it may have sunk meanwhile
+
+    def revive(self, standing: Standing) -> None:
+        """Switch the torque of limp servos on where `inspect` found them. Raises BusError."""
+        bus = self._bus
+        if bus is None:
+            raise BusError("the arm is not connected")
+        goals = self.calibration.to_ticks(standing.setpoint)
+        for index in standing.limp:
+            servo_id = self.calibration.ids[index]
+            bus.write(servo_id, registers.GOAL_POSITION, goals[index])
+            bus.write(servo_id, registers.TORQUE_ENABLE, TORQUE_ON)
 
     def read(self) -> Measured:
         """Position, velocity, load, voltage and temperature of every joint, in one exchange."""
@@ -140,6 +190,7 @@ class Arm:
             calibration.direction([from_sign_magnitude(value, 10) * registers.LOAD_PER_UNIT for value in raw[2::5]]),
             tuple([value * registers.VOLT_PER_UNIT for value in raw[3::5]]),
             tuple(map(float, raw[4::5])),
+            self.alarms,
         )
 
     def write(self, setpoint_rad: Sequence[float]) -> None:
@@ -158,6 +209,35 @@ class Arm:
                 self._switch_torque(bus, TORQUE_OFF)
         finally:
             bus.close()
+
+    def _look(self, bus: ServoBus) -> Standing:
+        """Read where the joints stand, which of them are limp, and the goal that each shall have."""
+        calibration, setup = self.calibration, self._setup
+        first, last = registers.TORQUE_ENABLE, registers.GOAL_POSITION
+        blocks = bus.sync_read(first.address, last.address + last.size - first.address, calibration.ids)
+        limp = tuple([index for index, block in enumerate(blocks) if block[0] != TORQUE_ON])
+        goals = calibration.to_rad([last.decode(block[-last.size :]) for block in blocks])
+        measured = self.read()
+        self._check_reach(measured, limp)
+        setpoint = []
+        for index, (name, goal, actual) in enumerate(zip(calibration.names, goals, measured.positions, strict=True)):
+            # What is spared squeezes: its goal lies inside of what it holds, and would be let go otherwise.
+            near = abs(goal - actual) <= setup.keep_goal_rad or name in setup.torque_share
+            setpoint.append(goal if near and index not in limp else actual)
+        return Standing(measured, tuple(setpoint), limp)
+
+    def _check_reach(self, measured: Measured, limp: Sequence[int]) -> None:
+        """Goals are cut to the range, so a joint outside it would leap there. One that holds already cannot."""
+        calibration = self.calibration
+        outside = calibration.ticks_outside(measured.positions)
+        if found := [index for index in limp if outside[index] > OUTSIDE_TICKS]:
+            details = ", ".join(
+                f"{calibration.names[index]} (id {calibration.ids[index]}) by {outside[index]} ticks" for index in found
+            )
+            raise OutsideRangeError(
+                f"port {self._setup.port}: outside the calibrated range: {details}, allowed are {OUTSIDE_TICKS};"
+                " torque stays off, since the joint would snap back. Move it by hand into its range, or recalibrate"
+            )
 
     def _check_models(self, bus: ServoBus) -> None:
         joints = self.calibration.joints

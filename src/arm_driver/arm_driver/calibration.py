@@ -99,6 +99,18 @@ class Calibration:
             )
         ]
 
+    def ticks_outside(self, positions_rad: Iterable[float]) -> tuple[int, ...]:
+        """How many ticks each angle (rad, joint order) lies outside its joint's range; 0 within."""
+        return tuple(
+            [
+                max(low - tick, tick - high, 0)
+                for rad, per_rad, zero, low, high in zip(
+                    positions_rad, self._per_rad, self._zero, self._lowest, self._highest, strict=True
+                )
+                for tick in [round(rad * per_rad + zero)]
+            ]
+        )
+
     def velocity_rad_s(self, ticks_s: Iterable[float]) -> tuple[float, ...]:
         """Joint velocities (rad/s) of servo velocities (ticks/s)."""
         return tuple([speed * scale for speed, scale in zip(ticks_s, self._scale, strict=True)])

@@ -8,12 +8,21 @@ Times are monotonic ns, positions rad in joint order. Not thread-safe: whoever o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from arm_driver.limiter import JointRule, Limiter
-from arm_driver.protection import Severity, SourceWatch, StallRule, StallWatch
+from arm_driver.protection import (
+    NO_STALL,
+    AlarmWatch,
+    FollowRule,
+    FollowWatch,
+    Severity,
+    SourceWatch,
+    StallRule,
+    StallWatch,
+)
 from arm_driver.trajectory import NS_PER_S, Rejected, Trajectory, joined, sample
 from vla_core.errors import ConfigError
 
@@ -40,7 +49,7 @@ class State(StrEnum):
 class Measured:
     """What one read of all servos says, in joint order: rad, rad/s, share of full load (-1..1), V, degrees C.
 
-    `stamp_ns` is the system time of the reading.
+    `stamp_ns` is the system time of the reading. `alarms`: joint name to what its servo complains about.
     """
 
     stamp_ns: int
@@ -49,17 +58,28 @@ class Measured:
     loads: tuple[float, ...]
     voltages_v: tuple[float, ...]
     temperatures_c: tuple[float, ...]
+    alarms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ControlRules:
-    """Names and limits of all joints, in one order."""
+    """Names and limits of all joints, in one order.
+
+    Attributes:
+        names, joints, stall: one entry for each joint.
+        follow: for all joints.
+        max_start_error_rad: how far from the setpoint a trajectory may begin.
+    """
 
     names: tuple[str, ...]
     joints: tuple[JointRule, ...]
     stall: tuple[StallRule, ...]
+    follow: FollowRule
+    max_start_error_rad: float
 
     def __post_init__(self) -> None:
+        if not self.max_start_error_rad > 0.0:
+            raise ConfigError(f"max_start_error_rad must be above 0, not {self.max_start_error_rad}")
         if not self.names or not len(self.names) == len(self.joints) == len(self.stall):
             raise ConfigError(
                 f"limits of {len(self.joints)} and stall rules of {len(self.stall)} joints for {len(self.names)} names"
@@ -97,10 +117,14 @@ class Controller:
         self.reason = "not connected yet"
         self._limiter = Limiter(rules.joints)
         self._stall = StallWatch(rules.stall)
+        self._follow = FollowWatch(rules.follow, [rule.load == NO_STALL for rule in rules.stall])
+        self._alarms = AlarmWatch(rules.names)
+        self._alarmed = False
         self._sources = SourceWatch(SOURCE_WINDOW_S)
         self._connected = False
         self._stopped = False
-        self._fault = False
+        self._fault = False  # latched: a joint
+        self._refused = False  # latched: the servos do not fit
         self._trajectory: Trajectory | None = None
         self._fresh = False
         self._target: tuple[float, ...] = ()
@@ -113,7 +137,7 @@ class Controller:
         """The latched states first."""
         if self._stopped:
             return State.STOPPED
-        if self._fault:
+        if self._fault or self._refused:
             return State.FAULT
         if not self._connected:
             return State.CONNECTING
@@ -122,7 +146,7 @@ class Controller:
     @property
     def wants_connection(self) -> bool:
         """Whether to try to reach the servos: not connected, and not refused for good."""
-        return not self._connected and not self._fault
+        return not self._connected and not self._refused
 
     @property
     def at_rest(self) -> bool:
@@ -134,10 +158,10 @@ class Controller:
         """Last setpoint; empty before the first connection."""
         return self._limiter.positions
 
-    def connected(self, now_ns: int, positions: Sequence[float]) -> None:
-        """The servos answer; the setpoint starts where they are measured, and what was played before is gone."""
-        self._limiter.reset(positions)
-        self._stall.reset()
+    def connected(self, now_ns: int, setpoint: Sequence[float]) -> None:
+        """The servos answer and hold `setpoint`; it starts there, and what was played before is gone."""
+        self._limiter.reset(setpoint)
+        self._reset_watches()
         self._connected = True
         self._before_ns = now_ns
         self._trajectory = None
@@ -149,9 +173,23 @@ class Controller:
         """The servos cannot be reached; `final` makes that a fault that only `resume` retries."""
         self._connected = False
         self._trajectory = None
-        self._fault = self._fault or final
-        if not self._stopped:
+        self._refused = self._refused or final
+        if self._stopped:
+            return
+        if not self._fault:
             self.reason = reason
+        elif final:
+            self.reason = f"{self.reason}; moreover {reason}"
+
+    def revived(self, standing: Mapping[int, float]) -> None:
+        """These joints (by index) were limp and shall hold where they stand (rad); what was played is gone."""
+        if not standing:
+            return
+        for index, position in standing.items():
+            self._limiter.reset_joint(index, position)
+        if not self._fault:
+            self._hold("a joint had lost its torque; waiting for a trajectory")
+        self._brake()
 
     def stop(self, reason: str) -> None:
         """Brake within the limits, hold, and refuse trajectories until `resume`."""
@@ -162,8 +200,8 @@ class Controller:
     def resume(self) -> tuple[bool, str]:
         """Clear a latched stop or fault; the arm goes on holding until the next trajectory."""
         before = self.state
-        self._stopped = self._fault = False
-        self._stall.reset()
+        self._stopped = self._fault = self._refused = False
+        self._reset_watches()
         if before not in (State.STOPPED, State.FAULT):
             return True, f"nothing to resume: the arm is in state {before}"
         self.reason = "resumed; waiting for a trajectory" if self._connected else "resumed; connecting"
@@ -188,6 +226,8 @@ class Controller:
             step_ns = trajectory.clock_offset_ns - self._clock_offset_ns
             if abs(step_ns) > CLOCK_STEP_NS:
                 return Rejected(f"the system clock stepped by {step_ns / NS_PER_S:+.3f} s while it arrived")
+        if refused := self._start_fault(now_ns, trajectory):
+            return refused
         self._trajectory = joined(trajectory, now_ns, self._limiter.positions)
         self._fresh = True
         self.reason = "playing a trajectory"
@@ -205,7 +245,7 @@ class Controller:
         if not self._connected:
             return Cycle(None, None, self._take_events())
         if measured is not None:
-            self._watch_stall(now_ns, measured)
+            self._watch_joints(now_ns, measured)
         started = self._trajectory if self._fresh else None
         self._fresh = False
         target, speed = self._aim(now_ns)
@@ -235,23 +275,68 @@ class Controller:
         if self._trajectory is not None:
             self._hold(f"{step}; the trajectory's times mean nothing any more")
 
-    def _watch_stall(self, now_ns: int, measured: Measured) -> None:
-        errors = [
-            setpoint - actual for setpoint, actual in zip(self._limiter.positions, measured.positions, strict=True)
-        ]
-        stalled = self._stall.update(now_ns, measured.loads, errors)
-        if not stalled:
-            return
-        details = ", ".join(
-            f"{self.rules.names[index]} (load {measured.loads[index]:+.0%}, {errors[index]:+.2f} rad from its goal)"
-            for index in stalled
-        )
-        text = f"stalled: {details}; holding where it is. Free the arm, then call resume"
-        for index in stalled:
-            self._limiter.reset_joint(index, measured.positions[index])
+    def _start_fault(self, now_ns: int, trajectory: Trajectory) -> Rejected | None:
+        """A trajectory that begins elsewhere was meant for another moment; the limiter would chase it at full speed.
+
+        One that begins in the future may be further away, by what the joint covers until then at its greatest speed.
+        """
+        lead_s = max(0, trajectory.times_ns[0] - now_ns) / NS_PER_S
+        due = sample(trajectory, now_ns).positions
+        for name, rule, wanted, setpoint in zip(
+            self.rules.names, self.rules.joints, due, self._limiter.positions, strict=True
+        ):
+            goal = min(max(wanted, rule.position.lower_rad), rule.position.upper_rad)
+            allowed = self.rules.max_start_error_rad + rule.velocity_rad_s * lead_s
+            if abs(goal - setpoint) > allowed:
+                return Rejected(
+                    f"{name} would begin at {goal:+.2f} rad, due in {lead_s:.3f} s, but its setpoint is"
+                    f" {setpoint:+.2f} rad; allowed is a distance of {allowed:.2f} rad (max_start_error_rad"
+                    f" {self.rules.max_start_error_rad:g}). Begin where the arm is, or give the first point more time"
+                )
+        return None
+
+    def _watch_joints(self, now_ns: int, measured: Measured) -> None:
+        """Latch a fault for joints that are stalled, do not follow, or whose servo complains."""
+        setpoint, actual = self._limiter.positions, measured.positions
+        errors = [goal - position for goal, position in zip(setpoint, actual, strict=True)]
+
+        def details(joints: Sequence[int]) -> str:
+            return ", ".join(
+                f"{self.rules.names[i]} (load {measured.loads[i]:+.0%}, {errors[i]:+.2f} rad from its goal)"
+                for i in joints
+            )
+
+        if stalled := self._stall.update(now_ns, measured.loads, errors):
+            self._fail(f"stalled: {details(stalled)}; holding where it is. Free the arm, then call resume")
+        if lost := self._follow.update(now_ns, measured.loads, errors):
+            self._fail(
+                f"does not follow: {details(lost)}; holding where it is. Without load: has the servo lost its torque or"
+                " its supply? With load: free the arm. Then call resume"
+            )
+        for index in {*stalled, *lost}:
+            self._limiter.reset_joint(index, actual[index])
+        if stalled or lost:
+            self._brake()
+        complaining = self._alarms.update(now_ns, measured.alarms)
+        if complaining and not self._alarmed:
+            names = [self.rules.names[index] for index in complaining]
+            text = "; ".join(f"{name}: {', '.join(measured.alarms[name])}" for name in names)
+            self._fail(f"servo alarm: {text}; holding where it is. Let it rest, check its supply, then call resume")
+            self._brake()
+        self._alarmed = bool(complaining)
+
+    def _fail(self, text: str) -> None:
+        """Latch a fault. The first reason stands: what follows is often its consequence, and is in the log."""
+        if not (self._fault or self._stopped):
+            self.reason = text
         self._fault = True
-        self._hold(text)
         self._events.append(Event(Severity.ERROR, text))
+
+    def _reset_watches(self) -> None:
+        self._stall.reset()
+        self._follow.reset()
+        self._alarms.reset()
+        self._alarmed = False
 
     def _hold(self, reason: str) -> None:
         if not self._stopped:

@@ -7,6 +7,7 @@ EvergreenError
 │   ├── NoReplyError          a servo stayed silent
 │   └── CorruptReplyError     what came back is no reply to what was asked
 ├── ServoMismatchError        the servos are not those of the calibration; only a person can put that right
+│   └── OutsideRangeError     a limp joint stands outside its calibrated range
 └── ConfigError
     └── CalibrationError      a calibration file that is missing, malformed or impossible
 
@@ -44,6 +45,10 @@ class CorruptReplyError(BusError):
 
 class ServoMismatchError(EvergreenError):
     """The servos on the bus contradict the calibration file or are of another kind."""
+
+
+class OutsideRangeError(ServoMismatchError):
+    """A limp joint stands outside its calibrated range, so that switching its torque on would snap it back."""
 
 
 class CalibrationError(ConfigError):

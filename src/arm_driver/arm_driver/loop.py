@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from arm_driver.arm import Arm
 from arm_driver.control import Controller, Cycle, Event, Measured, State
@@ -32,6 +32,8 @@ BRAKING_S = 0.5
 """Time to come to rest when the process ends; at 4 rad/s and 40 rad/s^2 a tenth of a second is needed."""
 CLOCK_PAIR_NS = 100_000
 """Two clock readings that lie further apart (the thread lost the processor between them) are read again."""
+RESUME_S = 3.0
+"""A resume asks all servos, at worst in vain with all retries; the control thread answers long before."""
 KEPT_SAMPLES = 2048
 """Latest timing samples that wait for the diagnostics: several seconds at the highest rate."""
 
@@ -44,6 +46,14 @@ class Latency:
     total_ms: float | None
     transport_ms: float
     write_ms: float
+
+
+@dataclass(slots=True)
+class _Resume:
+    """A resume that the control thread shall do, and its answer."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    answer: tuple[bool, str] = (False, "the control thread did not answer; the arm goes on as it was")
 
 
 @dataclass(slots=True)
@@ -111,6 +121,7 @@ class ControlLoop:
         self._realtime_priority = realtime_priority
         self._torque_off_on_exit = torque_off_on_exit
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._resume: _Resume | None = None
         self._ending = False
         self._read_ns = 0
         self._backoff_s = FIRST_BACKOFF_S
@@ -157,12 +168,18 @@ class ControlLoop:
         self._nudge()
 
     def resume(self) -> tuple[bool, str]:
-        """Clear a latched stop or fault."""
+        """Clear a latched stop or fault, and switch torque on again where a servo has lost it; waits for that."""
+        self._backoff_s, self._complaint = FIRST_BACKOFF_S, ""
+        request = _Resume()
         with self._lock:
-            answer = self._controller.resume()
-        self._backoff_s = FIRST_BACKOFF_S
+            if self.measured is None:  # connecting sees to the torque
+                request.answer = self._controller.resume()
+                request.done.set()
+            else:
+                self._resume = request
         self._nudge()
-        return answer
+        request.done.wait(RESUME_S)
+        return request.answer
 
     def _nudge(self) -> None:
         if self._wake >= 0:
@@ -211,7 +228,7 @@ class ControlLoop:
 
     def _connect(self) -> None:
         try:
-            measured = self.arm.connect()
+            standing = self.arm.connect()
         except (BusError, ServoMismatchError) as error:
             final = isinstance(error, ServoMismatchError)
             with self._lock:
@@ -225,11 +242,11 @@ class ControlLoop:
             return
         now_ns = time.monotonic_ns()
         with self._lock:
-            self._controller.connected(now_ns, measured.positions)
-        self.measured, self._read_ns = measured, now_ns
+            self._controller.connected(now_ns, standing.setpoint)
+        self.measured, self._read_ns = standing.measured, now_ns
         self.counters.connections += 1
         self._backoff_s, self._complaint = FIRST_BACKOFF_S, ""
-        self._tell(Severity.OK, f"connected to {len(measured.positions)} servos; holding where the arm stands")
+        self._tell(Severity.OK, f"connected to {len(standing.setpoint)} servos; holding where the arm stands")
 
     def _play(self) -> None:
         """Cycles until the connection is lost or the process ends."""
@@ -257,7 +274,32 @@ class ControlLoop:
         self.counters.late_periods += missed
         return tick_ns + missed * self._period_ns
 
+    def _answer_resume(self) -> None:
+        """Look at the servos before a resume: one that is limp would be driven without moving."""
+        with self._lock:
+            request, self._resume = self._resume, None
+        if request is None:
+            return
+        try:
+            standing = self.arm.inspect()
+            limp = {index: standing.setpoint[index] for index in standing.limp}
+            with self._lock:
+                self._controller.revived(limp)  # before they have torque: whatever fails, no goal lies elsewhere
+            self.arm.revive(standing)
+        except (BusError, ServoMismatchError) as error:
+            request.answer = False, f"not resumed: {error}"
+            if isinstance(error, PortLostError):
+                raise
+        else:
+            with self._lock:
+                done, text = self._controller.resume()
+            names = ", ".join(self._controller.rules.names[index] for index in limp)
+            request.answer = done, f"{text}; torque was off and is on again: {names}" if limp else text
+        finally:
+            request.done.set()
+
     def _cycle(self) -> None:
+        self._answer_resume()
         self.counters.cycles += 1
         measured: Measured | None = None
         try:
@@ -297,9 +339,13 @@ class ControlLoop:
         self._notify()
 
     def _lose(self, error: BusError) -> None:
-        self.measured = None
         with self._lock:
+            self.measured = None
+            request, self._resume = self._resume, None
             self._controller.disconnected(str(error))
+            if request is not None:
+                request.answer = self._controller.resume()
+                request.done.set()
         self._let_go(torque_off=False)
         self._complaint = str(error)
         self._tell(Severity.ERROR, f"{error}. The servos hold their last goal; connecting again")

@@ -1,9 +1,9 @@
-"""What is watched while the arm moves: stalled joints, heat and supply, and who commands. Pure; times are arguments."""
+"""What is watched while the arm moves: stalled and limp joints, servos, and who commands. Pure; times are arguments."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,6 +12,34 @@ from vla_core.errors import ConfigError
 
 NO_STALL = 0.0
 """A joint with this load threshold is never judged: a gripper that holds something is *meant* to stall."""
+LIMP_LOAD = 0.05
+"""Share of full load. A gripper that squeezes something far from its goal pushes much harder; below this it is limp."""
+ALARM_DURATION_S = 0.2
+"""For how long a servo must complain: a supply that sags while all joints start at once does not stop the arm."""
+
+
+class Lasting:
+    """For how long each of several conditions has been true without a pause."""
+
+    def __init__(self, count: int) -> None:
+        self._since_ns: list[int | None] = [None] * count
+
+    def reset(self) -> None:
+        """Forget what has begun."""
+        self._since_ns = [None] * len(self._since_ns)
+
+    def update(self, now_ns: int, conditions: Sequence[bool], durations_s: Sequence[float]) -> tuple[int, ...]:
+        """Indices of the conditions that are true and have been for their duration; `now_ns` is monotonic."""
+        lasting: list[int] = []
+        for index, (true, duration_s) in enumerate(zip(conditions, durations_s, strict=True)):
+            since_ns = self._since_ns[index]
+            if not true:
+                self._since_ns[index] = None
+            elif since_ns is None:
+                self._since_ns[index] = now_ns
+            elif now_ns - since_ns >= duration_s * NS_PER_S:
+                lasting.append(index)
+        return tuple(lasting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +66,16 @@ class StallRule:
 
 
 class StallWatch:
-    """Finds stalled joints. `since` in monotonic ns."""
+    """Finds stalled joints."""
 
     def __init__(self, rules: Sequence[StallRule]) -> None:
         self._rules = tuple(rules)
-        self._since_ns: list[int | None] = [None] * len(self._rules)
+        self._durations_s = tuple(rule.duration_s for rule in self._rules)
+        self._lasting = Lasting(len(self._rules))
 
     def reset(self) -> None:
         """Forget what has begun."""
-        self._since_ns = [None] * len(self._rules)
+        self._lasting.reset()
 
     def update(self, now_ns: int, loads: Sequence[float], errors_rad: Sequence[float]) -> tuple[int, ...]:
         """Indices of the joints that have been stalled for long enough.
@@ -56,17 +85,73 @@ class StallWatch:
             loads: share of full load, -1..1, `(dof,)`.
             errors_rad: setpoint minus measured position, `(dof,)`.
         """
-        stalled: list[int] = []
-        for index, rule in enumerate(self._rules):
-            if rule.load == NO_STALL or abs(loads[index]) < rule.load or abs(errors_rad[index]) < rule.error_rad:
-                self._since_ns[index] = None
-                continue
-            since_ns = self._since_ns[index]
-            if since_ns is None:
-                self._since_ns[index] = now_ns
-            elif now_ns - since_ns >= rule.duration_s * NS_PER_S:
-                stalled.append(index)
-        return tuple(stalled)
+        stalled = [
+            rule.load != NO_STALL and abs(load) >= rule.load and abs(error) >= rule.error_rad
+            for rule, load, error in zip(self._rules, loads, errors_rad, strict=True)
+        ]
+        return self._lasting.update(now_ns, stalled, self._durations_s)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowRule:
+    """When a joint counts as not following its setpoint, whatever its load: a limp one has none.
+
+    Attributes:
+        error_rad: distance between setpoint and measured position; well above droop and the lag of fast motion.
+        duration_s: for how long it must last.
+    """
+
+    error_rad: float
+    duration_s: float
+
+    def __post_init__(self) -> None:
+        if not (self.error_rad > 0.0 and self.duration_s > 0.0):
+            raise ConfigError(
+                f"following error and duration must be above 0, not {self.error_rad} rad, {self.duration_s} s"
+            )
+
+
+class FollowWatch:
+    """Finds joints that do not follow. A joint that may squeeze is judged only while it does not push.
+
+    Args:
+        rule: for all joints.
+        squeezing: of each joint, whether it may stand far from its setpoint with a load.
+    """
+
+    def __init__(self, rule: FollowRule, squeezing: Sequence[bool]) -> None:
+        self._rule = rule
+        self._squeezing = tuple(squeezing)
+        self._lasting = Lasting(len(self._squeezing))
+
+    def reset(self) -> None:
+        """Forget what has begun."""
+        self._lasting.reset()
+
+    def update(self, now_ns: int, loads: Sequence[float], errors_rad: Sequence[float]) -> tuple[int, ...]:
+        """Indices of the joints that have not followed for long enough; arguments as of `StallWatch.update`."""
+        lost = [
+            abs(error) > self._rule.error_rad and not (squeezes and abs(load) >= LIMP_LOAD)
+            for squeezes, load, error in zip(self._squeezing, loads, errors_rad, strict=True)
+        ]
+        return self._lasting.update(now_ns, lost, (self._rule.duration_s,) * len(lost))
+
+
+class AlarmWatch:
+    """Finds joints whose servo keeps complaining."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._lasting = Lasting(len(self._names))
+
+    def reset(self) -> None:
+        """Forget what has begun."""
+        self._lasting.reset()
+
+    def update(self, now_ns: int, alarms: Mapping[str, Sequence[str]]) -> tuple[int, ...]:
+        """Indices of the joints with an alarm for long enough; `alarms` by joint name, empty while all is well."""
+        complaining = [name in alarms for name in self._names]
+        return self._lasting.update(now_ns, complaining, (ALARM_DURATION_S,) * len(complaining))
 
 
 class Severity(IntEnum):

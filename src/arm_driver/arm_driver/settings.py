@@ -12,7 +12,7 @@ from arm_driver.calibration import GRIPPER_CENTRE_RAD, Calibration
 from arm_driver.control import ControlRules
 from arm_driver.feetech.bus import DEFAULT_BAUD
 from arm_driver.limiter import JointRule
-from arm_driver.protection import HealthRule, StallRule
+from arm_driver.protection import FollowRule, HealthRule, StallRule
 from arm_driver.trajectory import Rules
 from vla_core.errors import ConfigError
 from vla_core.joints import SO101_JOINTS, JointLimits
@@ -66,6 +66,19 @@ class Settings:
     stall_error_rad: float = param(0.15, "distance from the setpoint that makes it a stall", unit="rad", minimum=0.001)
     stall_duration_s: float = param(1.0, "for how long both must last", unit="s", minimum=0.05, maximum=60.0)
 
+    follow_error_rad: float = param(
+        0.35,
+        "distance from the setpoint that no joint keeps, whatever its load; droop and fast motion stay below 0.15",
+        unit="rad", minimum=0.01,
+    )  # fmt: skip
+    follow_duration_s: float = param(0.5, "for how long it must last", unit="s", minimum=0.05, maximum=60.0)
+
+    max_start_error_rad: float = param(
+        0.5,
+        "how far from the present setpoint a trajectory may begin; one that begins in the future may begin further"
+        " away, by what the joint covers until then",
+        unit="rad", minimum=0.01,
+    )  # fmt: skip
     max_horizon_s: float = param(
         30.0, "how far ahead a trajectory may reach; more means clocks that differ", unit="s", minimum=0.1
     )
@@ -84,8 +97,10 @@ class Settings:
         0.5, "share of full torque that the gripper may use, so that it does not burn", minimum=0.05, maximum=1.0
     )
     full_load_nm: float = param(
-        2.94, "torque at full load, for the effort in joint_states; an STS3215 at 12 V", unit="N m", minimum=0.0
-    )
+        2.94,
+        "torque at full load, for the effort in joint_states; an STS3215 at 12 V (the simulator's stalls at 3.35)",
+        unit="N m", minimum=0.0,
+    )  # fmt: skip
     warn_temperature_c: float = param(55.0, "servo temperature that is worth a warning", unit="C")
     error_temperature_c: float = param(65.0, "servo temperature that is an error; at 70 it goes limp", unit="C")
     min_voltage_v: float = param(5.5, "supply voltage below which a warning is given", unit="V")
@@ -127,6 +142,7 @@ class Settings:
             acceleration=self.servo_acceleration,
             torque_share={self.gripper_joint: self.gripper_torque} if self.gripper_joint else {},
             write_calibration=self.write_calibration,
+            keep_goal_rad=self.stall_error_rad,
         )
 
     def limits(self, reachable: Sequence[JointLimits]) -> tuple[JointLimits, ...]:
@@ -154,6 +170,8 @@ class Settings:
             self.joint_names,
             tuple(JointRule(*joint) for joint in motion),
             tuple(StallRule(load, self.stall_error_rad, self.stall_duration_s) for load in self.stall_load),
+            FollowRule(self.follow_error_rad, self.follow_duration_s),
+            self.max_start_error_rad,
         )
 
     def trajectory_rules(self, limits: tuple[JointLimits, ...]) -> Rules:

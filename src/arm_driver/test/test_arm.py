@@ -8,7 +8,7 @@ import pytest
 
 from arm_driver.arm import Arm, ServoSetup
 from arm_driver.calibration import GRIPPER_CENTRE_RAD, load
-from arm_driver.errors import BusError, NoReplyError, ServoMismatchError
+from arm_driver.errors import BusError, NoReplyError, OutsideRangeError, ServoMismatchError
 from arm_driver.feetech import registers
 from arm_driver.feetech.bus import ServoBus
 from vla_core.errors import ConfigError
@@ -26,6 +26,7 @@ def setup(rig, **changes) -> ServoSetup:
         "acceleration": 254,
         "torque_share": {"gripper": 0.5},
         "write_calibration": False,
+        "keep_goal_rad": 0.15,
     }
     return ServoSetup(**(values | changes))
 
@@ -58,7 +59,10 @@ def test_connecting_sets_the_servos_up_and_moves_nothing(rig):
         rig.servos[1].jump(2500)
         rig.servos[1].write(registers.GOAL_POSITION.address, (1200).to_bytes(2, "little"))
     made = arm(rig)
-    measured = made.connect()
+    standing = made.connect()
+    measured = standing.measured
+    assert standing.limp == (0, 1, 2, 3, 4, 5)
+    assert standing.setpoint == measured.positions
     assert measured.positions[1] == pytest.approx((2500 - 2048) * 2 * math.pi / 4096)
     assert measured.positions[5] == pytest.approx(GRIPPER_CENTRE_RAD)
     assert register(rig, 2, registers.GOAL_POSITION) == 2500, "the goal is the present position, then torque"
@@ -113,6 +117,103 @@ def test_connecting_again_writes_only_goals_and_torque(rig):
     made.connect()
     made.close()
     assert written == [registers.GOAL_POSITION.address] + [registers.TORQUE_ENABLE.address] * 6
+
+
+def put(rig, servo_id, which, value):
+    with rig.lock:
+        rig.servos[servo_id - 1].write(which.address, which.encode(value))
+
+
+def test_connecting_again_keeps_the_goals_so_that_the_arm_does_not_sag(rig):
+    """Each connection made the drooping position the goal, and the arm sank by the droop each time."""
+    made = arm(rig)
+    made.connect()
+    made.close()
+    rig.blocked.update((2, 3, 4, 6))  # they stay at 2048, below the goals that they have
+    put(rig, 2, registers.GOAL_POSITION, 2048 + 60)
+    put(rig, 3, registers.GOAL_POSITION, 2048 + 600)
+    put(rig, 4, registers.TORQUE_ENABLE, 0)
+    put(rig, 4, registers.GOAL_POSITION, 2048 + 60)
+    put(rig, 6, registers.GOAL_POSITION, 2048 - 600)
+    standing = made.connect()
+    assert standing.setpoint[1] == pytest.approx(60 * registers.RAD_PER_TICK)
+    assert standing.setpoint[2] == standing.measured.positions[2], "too far off to be a droop"
+    assert standing.setpoint[3] == standing.measured.positions[3], "limp"
+    assert standing.limp == (3,)
+    assert register(rig, 2, registers.GOAL_POSITION) == 2048 + 60
+    assert register(rig, 3, registers.GOAL_POSITION) == 2048
+    assert register(rig, 6, registers.GOAL_POSITION) == 2048 - 600, "a grip is not let go"
+    made.close()
+
+
+@pytest.mark.parametrize(("tick", "allowed"), [(3096 + 15, True), (3096 + 60, False), (1000 - 60, False)])
+def test_a_limp_joint_outside_its_range_gets_no_torque(rig, tick, allowed):
+    """The first goal was cut to the range, so that switching torque on snapped the joint there."""
+    with rig.lock:
+        rig.servos[2].jump(tick)
+    made = arm(rig)
+    if allowed:
+        made.connect()
+    else:
+        with pytest.raises(OutsideRangeError, match=r"elbow_flex \(id 3\) by 60 ticks.*Move it by hand"):
+            made.connect()
+    assert {register(rig, i, registers.TORQUE_ENABLE) for i in range(1, 7)} == {int(allowed)}
+    made.close()
+
+
+def test_a_joint_that_holds_a_little_outside_its_range_is_no_reason_to_stay_away(rig):
+    made = arm(rig)
+    made.connect()
+    made.close()
+    rig.blocked.add(3)
+    with rig.lock:
+        rig.servos[2].sense(3096 + 40, 0.0, 0.3)
+    assert made.connect().limp == ()
+    made.close()
+
+
+def test_limp_servos_are_set_up_and_held_where_they_stand(rig):
+    """Resume did not look at the servos: one that had lost its torque stayed limp."""
+    made = arm(rig)
+    made.connect()
+    assert made.inspect().limp == ()
+    with rig.lock:
+        rig.servos[1].power_cycle()
+        rig.servos[1].jump(2300)
+    standing = made.inspect()
+    assert standing.limp == (1,)
+    assert register(rig, 2, registers.TORQUE_ENABLE) == 0
+    made.revive(standing)
+    assert register(rig, 2, registers.TORQUE_ENABLE) == 1
+    assert register(rig, 2, registers.GOAL_POSITION) == 2300
+    assert register(rig, 2, registers.ACCELERATION) == 254, "the power cycle had reset it"
+    made.close()
+    with pytest.raises(BusError, match="not connected"):
+        made.inspect()
+    with pytest.raises(BusError, match="not connected"):
+        made.revive(standing)
+
+
+def test_alarms_can_be_asked_for_while_the_connection_goes(rig):
+    """It read its bus three times; when the control thread let go between two of them, the executor's thread died."""
+
+    class Vanishing(Arm):
+        asked = 0
+
+        def __getattribute__(self, name):
+            if name == "_bus":
+                Vanishing.asked += 1
+                if Vanishing.asked > 1:
+                    return None
+            return super().__getattribute__(name)
+
+    made = arm(rig)
+    made.connect()
+    made._bus.alarms[3] = 0x04
+    made.__class__ = Vanishing
+    assert made.alarms == {"elbow_flex": ("too hot",)}
+    made.__class__ = Arm
+    made.close()
 
 
 def test_a_wrong_file_is_refused_with_the_cure_and_touches_nothing(rig):
@@ -184,7 +285,7 @@ def test_alarms_are_named(rig):
     with rig.lock:
         rig.servos[2].forced_temperature_c = 90.0
         rig.servos[2].sense(2048.0, 0.0, 0.0)
-    made.read()
+    assert made.read().alarms == made.alarms
     assert made.alarms == {"elbow_flex": ("too hot",)}
     made._bus.alarms.update({6: 0x20, 5: 0x21})
     assert made.alarms["wrist_roll"] == ("supply voltage out of range", "overloaded")

@@ -49,6 +49,8 @@ def test_what_the_pure_parts_are_built_from():
     rules = settings.control_rules(WIDE)
     assert rules.joints[0].velocity_rad_s == 4.0
     assert rules.stall[5].load == 0.0
+    assert (rules.follow.error_rad, rules.follow.duration_s, rules.max_start_error_rad) == (0.35, 0.5, 0.5)
+    assert settings.servo_setup().keep_goal_rad == settings.stall_error_rad
     assert settings.servo_setup().torque_share == {"gripper": 0.5}
     assert settings.servo_setup().reply_timeout_s == pytest.approx(0.02)
     assert replace(settings, gripper_joint="").servo_setup().torque_share == {}

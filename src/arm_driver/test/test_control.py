@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from arm_driver.control import Controller, ControlRules, Measured, State
 from arm_driver.limiter import JointRule
-from arm_driver.protection import Severity, StallRule
+from arm_driver.protection import FollowRule, Severity, StallRule
 from arm_driver.trajectory import NS_PER_S, Rejected, Trajectory
 from vla_core.errors import ConfigError
 from vla_core.joints import JointLimits
@@ -16,7 +16,10 @@ MS = 1_000_000
 TICK_NS = 10 * MS
 OFFSET_NS = 1_700_000_000 * NS_PER_S
 JOINT = JointRule(JointLimits(-1.5, 1.5), velocity_rad_s=2.0, acceleration_rad_s2=20.0, step_rad=0.05)
-RULES = ControlRules(("a", "b"), (JOINT, JOINT), (StallRule(0.8, 0.15, 0.5), StallRule(0.0, 0.15, 0.5)))
+FOLLOW = FollowRule(0.35, 0.5)
+RULES = ControlRules(
+    ("a", "b"), (JOINT, JOINT), (StallRule(0.8, 0.15, 0.5), StallRule(0.0, 0.15, 0.5)), FOLLOW, max_start_error_rad=0.5
+)
 
 
 class Bench:
@@ -29,6 +32,7 @@ class Bench:
         self.start = start
         self.held = None
         self.load = (0.0, 0.0)
+        self.alarms = {}
         self.events = []
         self.started = []
 
@@ -38,7 +42,7 @@ class Bench:
 
     def measured(self):
         positions = self.held or self.controller.setpoint
-        return Measured(0, positions, (0.0, 0.0), self.load, (12.0, 12.0), (30.0, 30.0))
+        return Measured(0, positions, (0.0, 0.0), self.load, (12.0, 12.0), (30.0, 30.0), self.alarms)
 
     def step(self):
         self.now_ns += TICK_NS
@@ -221,6 +225,116 @@ def test_a_gripper_may_squeeze_for_as_long_as_it_likes():
     assert bench.controller.setpoint[1] == pytest.approx(1.0)
 
 
+def test_a_limp_joint_is_a_fault_although_it_has_no_load():
+    """It was driven on for ever: with a load of 0 the stall watch never fires."""
+    bench = Bench((0.0, 0.0)).connect()
+    bench.play((1.0, 0.0), after_s=1.0)
+    bench.held = (-0.1, 0.0)
+    bench.run(2.0)
+    assert bench.controller.state is State.FAULT
+    assert "does not follow: a (load +0%" in bench.controller.reason
+    assert "lost its torque" in bench.controller.reason
+    assert bench.controller.setpoint == pytest.approx((-0.1, 0.0))
+    assert [event.severity for event in bench.events] == [Severity.ERROR]
+    assert bench.controller.resume()[0]
+    assert bench.run(1.0)[-1] == pytest.approx((-0.1, 0.0))
+    assert bench.controller.state is State.HOLD
+
+
+def test_an_arm_that_lags_in_the_fastest_motion_is_no_fault():
+    bench = Bench((-1.4, 0.0)).connect()
+    trail = [bench.start] * 8
+    for target in (1.4, -1.4, 1.4):
+        bench.play((target, 0.0), after_s=0.1)
+        for _ in range(200):
+            bench.held = trail[-8]  # 2 rad/s, 80 ms late: 0.16 rad
+            trail.append(bench.step())
+    assert bench.controller.state is State.HOLD
+    assert bench.events == []
+
+
+def test_what_a_servo_complains_about_is_a_fault_that_says_so_once():
+    """Alarms went to the diagnostics only; the arm played on with a servo that was about to let go."""
+    bench = Bench((0.0, 0.0)).connect()
+    bench.play((1.0, 0.0), after_s=2.0)
+    bench.alarms = {"b": ("too hot",)}
+    bench.run(0.1)
+    assert bench.controller.state is State.ACTIVE, "a moment's complaint is none"
+    bench.run(0.5)
+    assert bench.controller.state is State.FAULT
+    assert "servo alarm: b: too hot" in bench.controller.reason
+    assert len(bench.events) == 1
+    bench.controller.resume()
+    bench.run(0.5)
+    assert bench.controller.state is State.FAULT, "it still does"
+    bench.alarms = {}
+    bench.controller.resume()
+    bench.run(0.5)
+    assert bench.controller.state is State.HOLD
+
+
+def test_revived_joints_are_held_where_they_stand():
+    """Resume went on with the old setpoint: a servo whose torque came back leapt there."""
+    bench = Bench((0.5, 0.0)).connect()
+    bench.play((0.9, 0.0), after_s=1.0)
+    bench.run(0.3)
+    bench.controller.revived({})
+    assert bench.controller.state is State.ACTIVE
+    bench.controller.revived({0: 0.2})
+    assert bench.controller.state is State.HOLD
+    assert bench.step()[0] == 0.2
+
+
+def test_the_first_reason_of_a_fault_stands():
+    bench = Bench((0.0, 0.0)).connect()
+    bench.alarms = {"b": ("too hot",)}
+    bench.run(0.5)
+    bench.play((1.0, 0.0))
+    bench.held = (0.5, 0.0)
+    bench.run(1.0)
+    assert "b: too hot" in bench.controller.reason
+    assert len(bench.events) == 2
+
+
+def test_after_a_stall_and_a_lost_cable_it_connects_again_and_keeps_the_reason():
+    """One flag meant both a latched stall and servos that do not fit: it stayed disconnected, without the reason."""
+    bench = Bench((0.0, 0.0)).connect()
+    bench.play((1.0, 0.0), after_s=0.5)
+    bench.held, bench.load = (0.05, 0.0), (0.95, 0.0)
+    bench.run(1.5)
+    bench.controller.disconnected("port went away")
+    assert bench.controller.state is State.FAULT
+    assert bench.controller.wants_connection
+    assert "stalled" in bench.controller.reason or "does not follow" in bench.controller.reason
+    reason = bench.controller.reason
+    bench.connect()
+    assert (bench.controller.state, bench.controller.reason) == (State.FAULT, reason)
+    bench.controller.disconnected("wrong calibration", final=True)
+    assert not bench.controller.wants_connection
+    assert bench.controller.reason == f"{reason}; moreover wrong calibration"
+
+
+def test_a_trajectory_that_begins_elsewhere_is_refused():
+    """It was chased at the limiter's full speed."""
+    bench = Bench((0.0, 0.0)).connect()
+    refused = bench.play((0.9, 0.0), (1.0, 0.0), after_s=-0.05)
+    assert "a would begin at +0.95 rad" in refused.reason
+    assert "max_start_error_rad 0.5" in refused.reason
+    assert bench.controller.state is State.HOLD
+    assert "due in 0.100 s" in bench.play((0.0, -0.8), after_s=0.1).reason, "2 rad/s do not get there"
+    assert bench.play((0.45, 0.0), (0.5, 0.0), after_s=-0.05) is None
+
+
+def test_a_far_point_with_time_to_get_there_is_accepted():
+    bench = Bench((0.0, 0.0)).connect()
+    assert bench.play((1.4, -1.4), after_s=1.5) is None, "a way home: one point, some time ahead"
+
+
+def test_what_lies_beyond_a_limit_counts_from_the_limit():
+    bench = Bench((1.2, 0.0)).connect()
+    assert bench.play((1.9, 0.0)) is None
+
+
 def test_a_failed_reading_does_not_stop_the_motion():
     bench = Bench((0.0, 0.0)).connect()
     bench.play((1.0, 0.0), after_s=1.0)
@@ -249,7 +363,9 @@ def test_two_publishers_at_once_hold_the_arm_and_are_reported():
 
 def test_rules_must_fit_together():
     with pytest.raises(ConfigError, match="limits of 1 and stall rules of 2 joints for 2 names"):
-        ControlRules(("a", "b"), (JOINT,), (RULES.stall[0],) * 2)
+        replace(RULES, joints=(JOINT,))
+    with pytest.raises(ConfigError, match="max_start_error_rad must be above 0, not 0"):
+        replace(RULES, max_start_error_rad=0.0)
 
 
 moves = st.one_of(

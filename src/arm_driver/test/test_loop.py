@@ -11,7 +11,7 @@ from arm_driver.control import Controller, ControlRules, State
 from arm_driver.feetech import registers
 from arm_driver.limiter import JointRule
 from arm_driver.loop import ControlLoop, read_clocks
-from arm_driver.protection import Severity, StallRule
+from arm_driver.protection import FollowRule, Severity, StallRule
 from arm_driver.trajectory import NS_PER_S, Trajectory
 from vla_core.joints import SO101_JOINTS
 
@@ -25,10 +25,11 @@ class Driven:
     """A running loop, and waiting for what it does."""
 
     def __init__(self, rig, **options):
-        setup = ServoSetup(rig.link, 1_000_000, REPLY_TIMEOUT_S, 16, 0, 32, 254, {}, False)
+        setup = ServoSetup(rig.link, 1_000_000, REPLY_TIMEOUT_S, 16, 0, 32, 254, {}, False, 0.15)
         calibration = load(rig.calibration, SO101_JOINTS, {"gripper": GRIPPER_CENTRE_RAD})
         joints = tuple(JointRule(limits, 4.0, 40.0, 0.08) for limits in calibration.limits())
-        rules = ControlRules(SO101_JOINTS, joints, (StallRule(0.8, 0.15, 0.3),) * 6)
+        stall = (StallRule(0.8, 0.15, 0.3),) * 6
+        rules = ControlRules(SO101_JOINTS, joints, stall, FollowRule(0.35, 0.4), max_start_error_rad=0.5)
         self.news = threading.Event()
         self.loop = ControlLoop(Arm(setup, calibration), Controller(rules), 100.0, self.news.set, **options)
         self.said = []
@@ -181,6 +182,62 @@ def test_a_blocked_joint_is_a_fault(driven, rig):
     driven.play(moved(shoulder_pan=1.0))
     driven.until_state(State.FAULT)
     assert "shoulder_pan" in driven.loop.state[1]
+
+
+def test_a_servo_that_lost_its_torque_is_a_fault_and_resume_gives_it_back(driven, rig):
+    """It was never noticed, and resume did not look: trajectories were played with a limp joint."""
+    driven.until_state(State.HOLD)
+    with rig.lock:
+        rig.servos[1].power_cycle()
+    assert driven.play(moved(shoulder_lift=0.8), after_s=0.5) is None
+    driven.until_state(State.FAULT)
+    assert "does not follow: shoulder_lift (load +0%" in driven.loop.state[1]
+    with rig.lock:
+        rig.servos[1].jump(2200)
+    done, text = driven.loop.resume()
+    assert (done, text) == (
+        True,
+        "resumed; waiting for a trajectory; torque was off and is on again: shoulder_lift",
+    )
+    assert driven.loop.state[0] is State.HOLD
+    cycles = driven.loop.counters.cycles
+    driven.until(lambda: driven.loop.counters.cycles > cycles + 30, "cycles")
+    held = (2200 - 2048) * registers.RAD_PER_TICK
+    assert driven.loop.measured.positions[1] == pytest.approx(held, abs=0.01), "no leap"
+    assert driven.play(HOME, after_s=0.5) is None
+    driven.until_at(HOME)
+
+
+def test_resume_is_refused_while_a_limp_joint_stands_outside_its_range(driven, rig):
+    driven.until_state(State.HOLD)
+    driven.loop.stop("by hand")
+    with rig.lock:
+        rig.servos[1].power_cycle()
+        rig.servos[1].jump(3500)
+    done, text = driven.loop.resume()
+    assert not done
+    assert "not resumed: " in text
+    assert "shoulder_lift (id 2) by 404 ticks" in text
+    assert driven.loop.state == (State.STOPPED, "by hand")
+    with rig.lock:
+        assert not rig.servos[1].torque_on
+        rig.servos[1].jump(3000)
+    assert driven.loop.resume()[0]
+    driven.until_state(State.HOLD)
+
+
+def test_unplugged_under_a_fault_it_connects_again_and_the_fault_stays(driven, rig):
+    """The loop stayed disconnected until resume, and the reason of the fault gave way to the cable's."""
+    driven.until_state(State.HOLD)
+    rig.blocked.add(1)
+    driven.play(moved(shoulder_pan=1.0))
+    driven.until_state(State.FAULT)
+    reason = driven.loop.state[1]
+    rig.unplug()
+    driven.until(lambda: driven.loop.measured is None, "the loss")
+    rig.replug()
+    driven.until(lambda: driven.loop.measured is not None, "the reconnection")
+    assert driven.loop.state == (State.FAULT, reason)
 
 
 def test_noise_on_the_line_does_not_stop_it(driven, rig):

@@ -3,6 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arm_driver.protection import (
+    AlarmWatch,
+    FollowRule,
+    FollowWatch,
     HealthRule,
     Severity,
     SourceWatch,
@@ -35,6 +38,34 @@ def test_a_pause_begins_the_count_again(load, error):
     assert watch.update(3 * S, [-0.9], [-0.2]) == ()
 
 
+def test_a_joint_without_load_is_found_by_its_distance_alone():
+    """The stall watch wants load and distance, and a limp joint has no load: it was never noticed."""
+    watch = FollowWatch(FollowRule(0.35, 0.5), [False, True])
+    limp = ([0.0, 0.01], [0.4, -0.4])
+    assert watch.update(0, *limp) == ()
+    assert watch.update(S // 2 - 1, *limp) == ()
+    assert watch.update(S // 2, *limp) == (0, 1)
+    watch.reset()
+    assert watch.update(S, *limp) == ()
+
+
+def test_a_lag_a_droop_and_a_grip_are_no_loss():
+    watch = FollowWatch(FollowRule(0.35, 0.5), [False, True])
+    for now_ns in range(0, 5 * S, S // 10):
+        assert watch.update(now_ns, [0.4, -0.2], [0.15, -0.9]) == ()
+    watch.update(5 * S, [0.4, 0.0], [0.5, 0.0])
+    watch.update(5 * S + S // 4, [0.4, 0.0], [0.2, 0.0])
+    assert watch.update(5 * S + S // 2, [0.4, 0.0], [0.5, 0.0]) == (), "a pause begins the count again"
+
+
+def test_an_alarm_must_last():
+    watch = AlarmWatch(("a", "b"))
+    assert watch.update(0, {"b": ("too hot",)}) == ()
+    assert watch.update(S // 10, {}) == ()
+    assert watch.update(S, {"b": ("too hot",)}) == ()
+    assert watch.update(S + S // 5, {"b": ("too hot",)}) == (1,)
+
+
 def test_heat_and_supply_are_reported_in_words():
     assert health(("a", "b"), (30, 40), (12, 12), HEALTH) == (Severity.OK, "")
     severity, text = health(("a", "b"), (56, 40), (12, 5.1), HEALTH)
@@ -49,6 +80,7 @@ def test_heat_and_supply_are_reported_in_words():
     [
         (lambda: StallRule(1.2, 0.1, 1.0), "stall load"),
         (lambda: StallRule(0.8, 0.0, 1.0), "stall error"),
+        (lambda: FollowRule(0.0, 1.0), "following error"),
         (lambda: HealthRule(60, 50, 6, 13), "warn_temperature_c"),
         (lambda: HealthRule(50, 60, 13, 6), "min_voltage_v"),
         (lambda: SourceWatch(0.0), "window"),
