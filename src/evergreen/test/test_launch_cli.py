@@ -15,7 +15,18 @@ import pytest
 from evergreen import cli, commands
 from evergreen.commands.launch import parse_arguments, resolve_target
 from evergreen.launch.errors import LaunchError, Place
-from evergreen.launch.events import Exited, Leftovers, NotStarted, Output, Respawning, Signalled, Started, Stopping
+from evergreen.launch.events import (
+    Abandoned,
+    Exited,
+    Leftovers,
+    NotSignalled,
+    NotStarted,
+    Output,
+    Respawning,
+    Signalled,
+    Started,
+    Stopping,
+)
 from evergreen.launch.plan import LaunchPlan, ProcessPlan
 from evergreen.launch.report import Console, LogFolder, all_of, as_json, wants_colour
 from vla_core.errors import ConfigError, ModelError
@@ -294,6 +305,8 @@ def test_console_says_what_ros2_launch_says() -> None:
         Signalled("node-1", "SIGTERM"),
         Leftovers("node-1", (8, 9)),
         NotStarted("node-1", "no such file"),
+        NotSignalled("node-1", 7, "SIGINT", "Operation not permitted"),
+        Abandoned("node-1", (7,)),
         Stopping("because", 1),
         Stopping("because", 2),
     ):
@@ -306,6 +319,8 @@ def test_console_says_what_ros2_launch_says() -> None:
         "[ERROR] [node-1]: process[node-1] has not ended, escalating to 'SIGTERM'",
         "[WARNING] [node-1]: process left others behind [pids 8, 9], ending them",
         "[ERROR] [node-1]: process could not be started: no such file",
+        "[ERROR] [node-1]: signal 'SIGINT' could not be sent to process [pid 7]: Operation not permitted",
+        "[ERROR] [node-1]: may not be ended from here and goes on running [pids 7]",
         "[WARNING] [launch]: because",
         "[WARNING] [launch]: because again: hurrying",
     ]

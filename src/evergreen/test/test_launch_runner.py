@@ -3,6 +3,7 @@
 The children are small Python programs, told apart by their arguments; every wait has a deadline.
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.launch.child import MAX_LINE_BYTES, Lines
+from evergreen.launch.child import MAX_LINE_BYTES, Child, Lines
 from evergreen.launch.errors import LaunchError, Place
 from evergreen.launch.events import (
+    Abandoned,
     Event,
     Exited,
     Leftovers,
+    NotSignalled,
     NotStarted,
     Output,
     Respawning,
@@ -296,6 +299,106 @@ def test_further_requests_do_not_wait(run: Callable[..., Launcher], log: Log) ->
         assert log.of(Signalled)[-1].signal == name
     assert code_of(launcher) == 1
     assert [event.urgency for event in log.of(Stopping)] == [1, 2, 3]
+
+
+class Kernel:
+    """Refuses signals to chosen processes, as the real one does where they belong to another user."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.foreign: set[int] = set()
+        for name in ("kill", "killpg"):
+            monkeypatch.setattr(os, name, self._refusing(getattr(os, name)))
+
+    def _refusing(self, send: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        def refuse(pid: int, number: int) -> None:
+            if pid in self.foreign:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            send(pid, number)
+
+        return refuse
+
+    def release(self) -> None:
+        for pid in self.foreign.copy():
+            self.foreign.discard(pid)
+            os.killpg(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
+    kernel = Kernel(monkeypatch)
+    yield kernel
+    kernel.release()
+
+
+def test_what_may_not_be_signalled_is_told_and_left_behind(
+    run: Callable[..., Launcher], log: Log, kernel: Kernel
+) -> None:
+    """launch-prefix="sudo": the first refused signal killed the task that ends processes, and the graph hung."""
+    launcher = run(
+        process("sudo-1", python(WAIT), sigterm_after_s=0.1, sigkill_after_s=0.1), process("polite-2", python(POLITE))
+    )
+    log.wait_for_line("sudo-1")
+    log.wait_for_line("polite-2")
+    (pid,) = (event.pid for event in log.of(Started) if event.process == "sudo-1")
+    kernel.foreign.add(pid)
+    launcher.request_stop("ctrl-c")
+    assert code_of(launcher) == 1
+    refused = [NotSignalled("sudo-1", pid, f"SIG{name}", "Operation not permitted") for name in ("INT", "TERM", "KILL")]
+    assert log.of(NotSignalled) == refused
+    assert log.of(Abandoned) == [Abandoned("sudo-1", (pid,))]
+    assert {event.process: event.code for event in log.of(Exited)} == {"polite-2": 0}
+    assert alive(pid)
+
+
+def test_what_ends_though_it_may_not_be_signalled_is_no_leftover(
+    run: Callable[..., Launcher], log: Log, kernel: Kernel
+) -> None:
+    code = "import sys, time; print('ready'); time.sleep(0.5)"
+    launcher = run(process("sudo-1", python(code)))
+    log.wait_for_line("sudo-1")
+    kernel.foreign.add(log.of(Started)[0].pid)
+    launcher.request_stop("ctrl-c")
+    assert code_of(launcher) == 1  # the graph was asked to stop it, and could not
+    kernel.foreign.clear()
+    assert (len(log.of(NotSignalled)), log.of(Abandoned)) == (1, [])
+    assert [event.code for event in log.of(Exited)] == [0]
+
+
+def test_leftovers_that_may_not_be_ended_are_told(
+    run: Callable[..., Launcher], log: Log, kernel: Kernel, tmp_path: Path
+) -> None:
+    """PermissionError from the sweep ended the launcher with a traceback."""
+    code = (
+        f"import subprocess, sys\nsubprocess.Popen({list(python(WAIT))!r}, stdout=subprocess.DEVNULL)\nprint('ready')"
+    )
+    gate = "\nsys.stdin = open(sys.argv[1]); sys.stdin.read()"
+    fifo = tmp_path / "gate"
+    os.mkfifo(fifo)
+    launcher = run(process("parent-1", python(code + gate, str(fifo))))
+    log.wait_for_line("parent-1")
+    kernel.foreign.add(log.of(Started)[0].pid)  # also the id of its group
+    fifo.open("w").close()
+    assert code_of(launcher) == 1
+    (leftovers,) = log.of(Leftovers)
+    assert log.of(Abandoned) == [Abandoned("parent-1", leftovers.pids)]
+    assert [event.code for event in log.of(Exited)] == [0]
+
+
+def test_a_defect_while_ending_a_process_surfaces(
+    run: Callable[..., Launcher], log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was lost with its task, and the launcher waited for ever for a process that nobody ended."""
+
+    def broken(_child: Child, _number: signal.Signals) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(Child, "send", broken)
+    launcher = Launcher(plan(process("polite-1", python(POLITE))), on_event=log).start()
+    log.wait_for_line("polite-1")
+    launcher.request_stop("ctrl-c")
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        launcher.wait(DEADLINE_S)
+    assert not alive(log.of(Started)[0].pid)  # the guard saw to that
 
 
 def test_children_take_sigint_even_where_the_launcher_ignores_it(log: Log) -> None:

@@ -7,9 +7,11 @@ program, and `Supervisor` in an asyncio program. `evergreen launch` is the comma
 from evergreen.launch.declared import declared_arguments
 from evergreen.launch.errors import LaunchError
 from evergreen.launch.events import (
+    Abandoned,
     Event,
     Exited,
     Leftovers,
+    NotSignalled,
     NotStarted,
     Observer,
     Output,
@@ -27,6 +29,7 @@ from evergreen.launch.supervisor import ProcessState, Supervisor
 
 __all__ = [
     "BRINGUP",
+    "Abandoned",
     "Console",
     "Event",
     "Exited",
@@ -35,6 +38,7 @@ __all__ = [
     "Launcher",
     "Leftovers",
     "LogFolder",
+    "NotSignalled",
     "NotStarted",
     "Observer",
     "Output",

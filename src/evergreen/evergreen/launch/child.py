@@ -27,6 +27,8 @@ DRAIN_S = 0.5
 """Time for output that is still in the pipes when the process has ended; more than reading them takes."""
 SWEEP_S = 2.0
 """Time for a dead process's own children to end after SIGTERM."""
+KILL_S = 1.0
+"""Time for them to vanish after SIGKILL; who is left then may not be killed by us."""
 SWEEP_POLL_S = 0.05
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -137,7 +139,11 @@ class Child:
         await asyncio.shield(self._dead)
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal; SIGKILL goes to its whole group."""
+        """Send it a signal; SIGKILL goes to its whole group.
+
+        Raises:
+            OSError: it may not be signalled, because it runs as another user.
+        """
         if self._dead.done():
             return
         if number is signal.SIGKILL:
@@ -149,16 +155,21 @@ class Child:
         """Living members of its group other than itself."""
         return tuple(pid for pid in group_members(self.pid) if pid != self.pid)
 
-    async def sweep(self) -> None:
-        """End what a dead process left in its group: SIGTERM, and after SWEEP_S SIGKILL."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGTERM)
-            deadline_s = self._loop.time() + SWEEP_S
-            while self._loop.time() < deadline_s:
-                if not self.leftovers():
-                    return
+    async def sweep(self) -> tuple[int, ...]:
+        """End what a dead process left in its group: SIGTERM, and after SWEEP_S SIGKILL. Return who is left even so."""
+        for number, patience_s in ((signal.SIGTERM, SWEEP_S), (signal.SIGKILL, KILL_S)):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+            deadline_s = self._loop.time() + patience_s
+            while self.leftovers() and self._loop.time() < deadline_s:  # noqa: ASYNC110  nobody tells
                 await asyncio.sleep(SWEEP_POLL_S)
-            os.killpg(self.pid, signal.SIGKILL)
+        return self.leftovers()
+
+    async def abandon(self) -> None:
+        """Stop reading its output; it goes on without us."""
+        for task in self._readers:
+            task.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
 
     async def collect(self) -> int:
         """Read the rest of its output, reap it, and return its exit code, or minus the signal that killed it."""

@@ -67,6 +67,24 @@ class Signalled:
 
 
 @dataclass(frozen=True, slots=True)
+class NotSignalled:
+    """A signal could not be sent: what a launch-prefix started may belong to another user."""
+
+    process: str
+    pid: int
+    signal: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Processes could not be ended: they outlive the graph, or the process whose leftovers they are."""
+
+    process: str
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Leftovers:
     """A process ended and left children of its own behind, which are being ended."""
 
@@ -82,5 +100,7 @@ class Stopping:
     urgency: int
 
 
-Event = Started | NotStarted | Output | Exited | Respawning | Signalled | Leftovers | Stopping
+Event = (
+    Started | NotStarted | Output | Exited | Respawning | Signalled | NotSignalled | Abandoned | Leftovers | Stopping
+)
 Observer = Callable[[Event], None]

@@ -15,9 +15,11 @@ from typing import Self, TextIO
 
 from evergreen.launch.errors import LaunchError
 from evergreen.launch.events import (
+    Abandoned,
     Event,
     Exited,
     Leftovers,
+    NotSignalled,
     NotStarted,
     Observer,
     Output,
@@ -69,6 +71,10 @@ def in_words(event: Event) -> _Words | None:  # noqa: PLR0911  one sentence for 
             return _Words("INFO", process, f"sending signal 'SIGINT' to process[{process}]")
         case Signalled(process, name):
             return _Words("ERROR", process, f"process[{process}] has not ended, escalating to '{name}'")
+        case NotSignalled(process, pid, name, reason):
+            return _Words("ERROR", process, f"signal '{name}' could not be sent to process [pid {pid}]: {reason}")
+        case Abandoned(process, pids):
+            return _Words("ERROR", process, f"may not be ended from here and goes on running [pids {_listed(pids)}]")
         case Leftovers(process, pids):
             return _Words("WARNING", process, f"process left others behind [pids {_listed(pids)}], ending them")
         case Stopping(reason, urgency):

@@ -22,9 +22,11 @@ from pathlib import Path
 from evergreen.launch import guard
 from evergreen.launch.child import Child, Stream
 from evergreen.launch.events import (
+    Abandoned,
     Event,
     Exited,
     Leftovers,
+    NotSignalled,
     NotStarted,
     Observer,
     Output,
@@ -141,13 +143,16 @@ class Supervisor:
         state.pid, state.code = child.pid, None
         self._tell(Started(process.name, child.pid, state.restarts))
         self._count_start()
-        ending = asyncio.create_task(self._end(process, child))
-        await child.dead()
-        ending.cancel()
+        if not await self._until_dead(process, child):
+            self._tell_guard(f"-{child.pid}")
+            self._abandon(process, (child.pid,))
+            await child.abandon()
+            return True
         expected = self.stopping
         if leftovers := child.leftovers():
             self._tell(Leftovers(process.name, leftovers))
-            await child.sweep()
+            if survivors := await child.sweep():
+                self._abandon(process, survivors)
         self._tell_guard(f"-{child.pid}")
         state.code = await child.collect()
         state.pid = None
@@ -162,24 +167,49 @@ class Supervisor:
     def _printer(self, name: str) -> _Printer:
         return _Printer(self, name)
 
-    async def _end(self, process: ProcessPlan, child: Child) -> None:
-        """Wait for the request to stop, then end the process with more and more force."""
+    async def _until_dead(self, process: ProcessPlan, child: Child) -> bool:
+        """Wait for its end, which a request to stop brings about; False where it may not be ended."""
+        ending = asyncio.create_task(self._end(process, child))
+        dead = asyncio.create_task(child.dead())
+        try:
+            await asyncio.wait((ending, dead), return_when=asyncio.FIRST_COMPLETED)
+            if ending.done() and not ending.result():
+                return dead.done()
+            await dead
+            return True
+        finally:
+            ending.cancel()
+            dead.cancel()
+
+    async def _end(self, process: ProcessPlan, child: Child) -> bool:
+        """Wait for the request to stop, then end the process with more and more force; False where nothing helps."""
         await self._requests[0].wait()
         self._signal(process, child, signal.SIGINT)
         await self._stopped_within(1, process.sigterm_after_s)
         self._signal(process, child, signal.SIGTERM)
         await self._stopped_within(2, process.sigkill_after_s)
-        self._signal(process, child, signal.SIGKILL)
         self._failed = True
+        return self._signal(process, child, signal.SIGKILL)
 
     async def _stopped_within(self, urgency: int, seconds: float) -> None:
         """Return at the request of this urgency, or after this time."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._requests[urgency].wait(), seconds)
 
-    def _signal(self, process: ProcessPlan, child: Child, number: signal.Signals) -> None:
+    def _signal(self, process: ProcessPlan, child: Child, number: signal.Signals) -> bool:
+        """Send a signal; False where that is not allowed, as with launch-prefix="sudo"."""
+        try:
+            child.send(number)
+        except OSError as error:
+            self._failed = True
+            self._tell(NotSignalled(process.name, child.pid, number.name, error.strerror or str(error)))
+            return False
         self._tell(Signalled(process.name, number.name))
-        child.send(number)
+        return True
+
+    def _abandon(self, process: ProcessPlan, pids: tuple[int, ...]) -> None:
+        self._failed = True
+        self._tell(Abandoned(process.name, pids))
 
     # --- the observer and the guard ----------------------------------------------------------------------------------
 
