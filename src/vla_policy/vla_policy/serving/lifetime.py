@@ -91,16 +91,15 @@ def _bind_tcp(address: Address) -> socket.socket:
 
 def _bind_unix(path: Path) -> socket.socket:
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o177)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            server.bind(str(path))
+            _bind_privately(server, path)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not _is_stale(path):
                 raise
             path.unlink()
-            server.bind(str(path))
+            _bind_privately(server, path)
         server.listen(BACKLOG)
     except OSError as error:
         server.close()
@@ -109,9 +108,16 @@ def _bind_unix(path: Path) -> socket.socket:
                 f"--listen unix:{path}: a living server has this socket; stop it or choose another"
             ) from error
         raise ConfigError(f"--listen unix:{path}: {error}") from error
+    return server
+
+
+def _bind_privately(server: socket.socket, path: Path) -> None:
+    """Mode 0600 from the first moment. Only here: a folder made under this umask could not be entered."""
+    umask = os.umask(0o177)
+    try:
+        server.bind(str(path))
     finally:
         os.umask(umask)
-    return server
 
 
 def _is_stale(path: Path) -> bool:
