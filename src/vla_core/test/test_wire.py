@@ -70,3 +70,10 @@ def test_a_cut_message_is_a_wire_error() -> None:
     whole = wire.pack({"x": np.zeros(100)})
     with pytest.raises(WireError, match="malformed"):
         wire.unpack(whole[:-10])
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("<i1", 1 << 40), ("<i8", 1 << 63), ("<u1", -1), ("<i8", float("inf"))])
+def test_a_number_that_does_not_fit_its_type_is_a_wire_error(dtype: str, value: float) -> None:
+    """numpy's OverflowError left `unpack` as it was, and ended whoever had asked."""
+    with pytest.raises(WireError, match="malformed"):
+        wire.unpack(msgpack.packb({"x": {b"__npgeneric__": True, b"data": value, b"dtype": dtype}}))

@@ -82,7 +82,7 @@ def unpack(data: bytes | bytearray | memoryview) -> Any:
         return _unpackb(data)
     except WireError:
         raise
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise WireError(f"malformed message of {len(data)} bytes: {error}") from error
 
 

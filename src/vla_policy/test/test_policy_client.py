@@ -100,11 +100,26 @@ class TestAnswers:
             ({"actions": np.array([["a"]])}, "not <U1"),
             (b"\xc1", "malformed"),
             (wire.pack([1]), "sent list where a dictionary is due"),
+            (ANSWER | {"stamp_ns": "soon"}, "'stamp_ns' must be nanoseconds since 1970, not 'soon'"),
+            (ANSWER | {"stamp_ns": [1]}, r"'stamp_ns' must be .* not \[1\]"),
+            (ANSWER | {"stamp_ns": float("nan")}, "'stamp_ns' must be .* not nan"),
+            (ANSWER | {"stamp_ns": 2**63}, "'stamp_ns' must be"),
+            (ANSWER | {"stamp_ns": -1}, "'stamp_ns' must be"),
         ],
     )
     def test_of_another_form_are_errors(self, reply: object, words: str):
+        """A stamp that was no number left `infer` as ValueError, TypeError or OverflowError, which ended the node."""
         with pytest.raises(WireError, match=words):
             ask(reply)
+
+    def test_keep_only_the_timings_that_are_numbers(self):
+        """`float("fast")` and `float(None)` left `infer` as ValueError and TypeError, which ended the node."""
+        odd = {"infer_ms": 3, "a": "fast", "b": None, "c": [1.0], "d": float("nan"), "e": float("inf"), "f": -1.0}
+        assert ask(ANSWER | {"server_timing": odd | {"queue_ms": np.float32(0.5)}}).timing == {
+            "infer_ms": 3.0,
+            "queue_ms": 0.5,
+        }
+        assert ask(ANSWER | {"server_timing": "fast"}).timing == {}
 
     def test_in_text_are_the_server_s_errors(self):
         with pytest.raises(ServerFailedError, match=r"ValueError: no such camera$") as failure:

@@ -5,6 +5,7 @@ Who retries, and when, is `link`'s business.
 
 from __future__ import annotations
 
+import reprlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ from vla_policy.serving.errors import ServerFailedError
 CONNECT_TIMEOUT_S = 5.0
 """Covers a handshake over a bad mobile network; on a LAN it takes milliseconds."""
 MS_PER_S = 1e3
+STAMP_LIMIT_NS = 1 << 62
+"""Beyond the year 2116; sums of two such stamps still fit 64 bits."""
+TIMING_LIMIT_MS = 1e9
+"""Eleven days: beyond any request's time limit, and no NaN or infinity passes."""
 _HEALTHY = b"HTTP/1.1 200"
 
 
@@ -116,14 +121,29 @@ def _parse(message: Mapping[Any, Any], round_trip_ms: float, actions_key: str) -
     actions = message.get(actions_key)
     if not isinstance(actions, np.ndarray) or actions.ndim != 2 or actions.dtype.kind not in "fiu":
         raise WireError(f"the answer's {actions_key!r} must be an array (horizon, joints), not {_form(actions)}")
-    stamp_ns = message.get("stamp_ns")
-    timing = message.get("server_timing")
     return Answer(
         actions=actions.astype(np.float64),
         round_trip_ms=round_trip_ms,
-        stamp_ns=None if stamp_ns is None else int(stamp_ns),
-        timing={str(key): float(value) for key, value in timing.items()} if isinstance(timing, dict) else {},
+        stamp_ns=_stamp(message.get("stamp_ns")),
+        timing=_timing(message.get("server_timing")),
     )
+
+
+def _stamp(value: object) -> int | None:
+    """The answer's own stamp decides what is past: one that is no time makes the answer useless."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < STAMP_LIMIT_NS:
+        raise WireError(f"the answer's 'stamp_ns' must be nanoseconds since 1970, not {reprlib.repr(value)}")
+    return int(value)
+
+
+def _timing(value: object) -> dict[str, float]:
+    """What is a duration in the server's account, ms; it is for people, so that anything else is left out."""
+    if not isinstance(value, dict):
+        return {}
+    numbers = {str(key): ms for key, ms in value.items() if isinstance(ms, int | float | np.integer | np.floating)}
+    return {key: float(ms) for key, ms in numbers.items() if 0 <= ms < TIMING_LIMIT_MS}
 
 
 def _form(value: object) -> str:
