@@ -61,9 +61,9 @@ def start(module: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
 class Controller:
     """The node under test."""
 
-    def __init__(self, folder: Path, port: Path, *parameters: str) -> None:
+    def __init__(self, folder: Path, port: Path, *parameters: str, namespace: str = "/") -> None:
         self.log = folder / "node.log"
-        arguments = ["--ros-args", "--params-file", str(CONFIG), "-p", f"port:={port}"]
+        arguments = ["--ros-args", "-r", f"__ns:={namespace}", "--params-file", str(CONFIG), "-p", f"port:={port}"]
         for parameter in (f"calibration:={CALIBRATION}", *parameters):
             arguments += ["-p", parameter]
         self.process = start("arm_driver.node", *arguments, log=self.log)
@@ -262,6 +262,17 @@ def test_without_a_port_it_waits_and_says_so_once(tmp_path: Path, listener: List
         listener.until(lambda: listener.values("state").get("state") == "connecting", "diagnostics")
         assert controller.stop() == 0
         assert controller.text().count("does not exist") == 1
+    finally:
+        controller.process.kill()
+
+
+def test_in_a_namespace_the_statuses_carry_it(tmp_path: Path, listener: Listener) -> None:
+    """Two arms' statuses met on /diagnostics under the same names, and overwrote each other."""
+    controller = Controller(tmp_path, tmp_path / "nothing", namespace="/second_arm")
+    try:
+        listener.until(lambda: "second_arm/arm_controller: state" in listener.statuses, "diagnostics")
+        assert "arm_controller: state" not in listener.statuses
+        assert controller.stop() == 0
     finally:
         controller.process.kill()
 
