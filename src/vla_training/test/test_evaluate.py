@@ -68,7 +68,7 @@ def test_summary_is_json_with_counts_and_interval():
     good = evaluate.EpisodeResult(1, True, True, True, False, 0.01, 0.0, 8.0, 0.05)
     bad = evaluate.EpisodeResult(2, False, False, False, False, 0.2, 0.0, 20.0, 0.05)
     summary = json.loads(json.dumps(evaluate.summarise([good, bad], settings)))
-    assert (summary["successes"], summary["trials"], summary["success_rate"]) == (1, 2, 0.5)
+    assert (summary["successes"], summary["episodes"], summary["success_rate"]) == (1, 2, 0.5)
     assert summary["interval_95"][0] < 0.5 < summary["interval_95"][1]
     assert summary["median_time_s"] == 8.0
 

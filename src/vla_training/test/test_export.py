@@ -134,11 +134,11 @@ def test_graph_of_another_kind_is_refused(tmp_path):
 def test_success_is_taken_from_an_evaluation():
     evaluation = {
         "successes": 3,
-        "trials": 4,
+        "episodes": 4,
         "interval_95": [0.3, 0.95],
         "wrong_lifted": 0,
         "settings": {"latency_s": 0.1, "replan_s": 0.5, "limit_s": 20.0},
-        "episodes": [{"seed": seed} for seed in (7, 5, 6, 8)],
+        "results": [{"seed": seed} for seed in (7, 5, 6, 8)],
     }
     found = export.success_of(evaluation)
     assert (found["successes"], found["episodes"], found["seeds"]) == (3, 4, [5, 8])

@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def run_episode(world: World, policy: PolicyCall, seed: int, settings: LoopSetti
     substeps = round(SETPOINT_PERIOD_NS / NS_PER_S / TIMESTEP_S)
     asker = _Asker(world, policy, settings)
     setpoint = to_ticks(world.joint_positions())
-    success_since, now_ns = None, 0
+    success_since, settled, now_ns = None, False, 0
     while now_ns < settings.limit_s * NS_PER_S:
         asker.tick(now_ns)
         if asker.plan is not None:
@@ -163,11 +163,12 @@ def run_episode(world: World, policy: PolicyCall, seed: int, settings: LoopSetti
             elif success_since is None:
                 success_since = now_ns
             elif now_ns - success_since >= _SETTLED_NS:
+                settled = True
                 break
     end = world.outcome(settings.target)
     return EpisodeResult(
         seed=seed,
-        success=end.success,
+        success=settled,
         lifted=end.lifted,
         placed=end.placed,
         wrong_lifted=end.wrong_lifted,
@@ -176,6 +177,16 @@ def run_episode(world: World, policy: PolicyCall, seed: int, settings: LoopSetti
         time_s=(success_since or now_ns) / NS_PER_S,
         largest_gap_rad=asker.largest_gap_rad,
     )
+
+
+def refuse_held_out(seeds: Iterable[int]) -> None:
+    """Keep training away from the scenes that evaluation uses.
+
+    Raises:
+        ConfigError: one of `seeds` belongs to evaluation.
+    """
+    if any(seed >= HELD_OUT_SEED for seed in seeds):
+        raise ConfigError(f"seeds from {HELD_OUT_SEED} on are for evaluation; choose others for training")
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -195,7 +206,7 @@ def summarise(results: Sequence[EpisodeResult], settings: LoopSettings) -> dict[
     times = [result.time_s for result in results if result.success]
     return {
         "successes": successes,
-        "trials": len(results),
+        "episodes": len(results),
         "success_rate": round(successes / len(results), 4),
         "interval_95": [round(low, 4), round(high, 4)],
         "lifted": sum(result.lifted for result in results),
@@ -203,7 +214,8 @@ def summarise(results: Sequence[EpisodeResult], settings: LoopSettings) -> dict[
         "median_time_s": float(np.median(times)) if times else None,
         "median_distance_m": float(np.median([result.distance_m for result in results])),
         "settings": asdict(settings),
-        "episodes": [asdict(result) for result in results],
+        "seeds": [min(result.seed for result in results), max(result.seed for result in results)],
+        "results": [asdict(result) for result in results],
     }
 
 
@@ -252,6 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = []
         started = time.monotonic()
         seeds = range(options.first_seed, options.first_seed + options.episodes)
+        if options.first_seed < HELD_OUT_SEED:
+            raise ConfigError(f"--first-seed {options.first_seed}: scenes below {HELD_OUT_SEED} are for training")
         for result in evaluate(policy, seeds, settings):
             results.append(result)
             won = sum(each.success for each in results)
@@ -266,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     low, high = summary["interval_95"]
     wrong = summary["wrong_lifted"]
-    print(f"{summary['successes']} of {summary['trials']} ({low:.0%} to {high:.0%}); wrong cube lifted {wrong} times")
+    print(f"{summary['successes']} of {summary['episodes']} ({low:.0%} to {high:.0%}); wrong cube lifted {wrong} times")
     return 0
 
 

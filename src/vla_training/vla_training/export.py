@@ -218,11 +218,11 @@ def success_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         ModelError: it is no such summary.
     """
     try:
-        seeds = [episode["seed"] for episode in evaluation["episodes"]]
+        seeds = [episode["seed"] for episode in evaluation["results"]]
         settings = evaluation["settings"]
         return {
             "successes": evaluation["successes"],
-            "episodes": evaluation["trials"],
+            "episodes": evaluation["episodes"],
             "interval_95": evaluation["interval_95"],
             "wrong_lifted": evaluation["wrong_lifted"],
             "seeds": [min(seeds), max(seeds)],

@@ -19,7 +19,7 @@ from vla_core.errors import EvergreenError
 from vla_sim.kinematics import ArmKinematics
 from vla_sim.world import HOME_RAD, World
 from vla_training.dataset import Episode, write_shard
-from vla_training.evaluate import LoopSettings, see, to_ticks
+from vla_training.evaluate import LoopSettings, refuse_held_out, see, to_ticks
 
 HOVER_M = 0.05
 """Height of the grasp point above the table."""
@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         world = World(cameras=(settings.camera,))
         kinematics = ArmKinematics(world.model)
         seeds = range(options.first_seed, options.first_seed + options.scenes)
+        refuse_held_out(seeds)
         write_shard(options.out, f"reach-{options.first_seed}", [scene(world, kinematics, s, settings) for s in seeds])
         world.close()
     except EvergreenError as error:

@@ -27,7 +27,7 @@ from vla_core.errors import ConfigError, EvergreenError
 from vla_sim.expert import Expert, Miss, Stage
 from vla_sim.world import HOME_RAD, TIMESTEP_S, World
 from vla_training.dataset import Episode, write_shard
-from vla_training.evaluate import HELD_OUT_SEED, LoopSettings, see, to_ticks
+from vla_training.evaluate import LoopSettings, refuse_held_out, see, to_ticks
 
 SETPOINTS_PER_ACTION = 10
 """The driver's 100 Hz over the policy's 10 Hz: setpoints lie on straight lines between actions."""
@@ -153,8 +153,7 @@ def record(folder: Path, seeds: Sequence[int], settings: RecordSettings) -> tupl
     Raises:
         ConfigError: a seed that is kept for evaluation.
     """
-    if any(seed >= HELD_OUT_SEED for seed in seeds):
-        raise ConfigError(f"seeds from {HELD_OUT_SEED} on are for evaluation; record others")
+    refuse_held_out(seeds)
     demonstrator = Demonstrator(settings)
     kept, started = 0, time.monotonic()
     for start in range(0, len(seeds), _BLOCK_EPISODES):
