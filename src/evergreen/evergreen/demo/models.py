@@ -25,15 +25,15 @@ class Choice:
     reason: str
 
 
-def success_rate(model: Manifest) -> float | None:
-    """Measured successes over episodes, from the manifest's provenance; None where nobody measured."""
+def measured_success(model: Manifest) -> tuple[int, int] | None:
+    """Successes and episodes, from the manifest's provenance; None where nobody measured."""
     success = model.provenance.get("success")
     if not isinstance(success, dict):
         return None
     successes, episodes = success.get("successes"), success.get("episodes")
     if not isinstance(successes, int) or not isinstance(episodes, int) or episodes < 1:
         return None
-    return successes / episodes
+    return successes, episodes
 
 
 def choose(wanted: str, folder: Path) -> Choice:
@@ -65,11 +65,12 @@ def _best(folder: Path) -> Choice:
             model = manifest.load(folder / name)
         except ManifestError:
             continue  # a broken neighbour is no reason not to run a sound one
-        rate = success_rate(model)
-        if name != EXPERT and rate is not None:
-            rated.append((rate, name, model))
+        success = measured_success(model)
+        if name != EXPERT and success is not None:
+            rated.append((success[0] / success[1], name, model))
     best = max(rated, default=None, key=lambda entry: entry[:2])
     if best and best[0] > BETTER_THAN:
-        return Choice(folder / best[1], best[2], f"measured success {best[0]:.0%}")
+        successes, episodes = measured_success(best[2]) or (0, 0)
+        return Choice(folder / best[1], best[2], f"placed {successes} of {episodes} when it was evaluated")
     reason = f"no learned model in {folder} beats {BETTER_THAN:.0%}"
     return Choice(folder / EXPERT, manifest.load(folder / EXPERT), reason)
