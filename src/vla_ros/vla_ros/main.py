@@ -9,6 +9,7 @@ code 1.
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import ssl  # noqa: F401  before rclpy: otherwise two versions of OpenSSL may clash
@@ -18,13 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from vla_core.errors import EvergreenError
+from vla_core.errors import ConfigError, EvergreenError
 
 EXIT_CONFIG = 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RCL_SOURCE = re.compile(r", at /\S+:\d+")
+"""Where in rcl's own source an error was found."""
 
 
 def run(
@@ -34,7 +38,10 @@ def run(
 ) -> int:
     """Build one node, spin it until a signal arrives, tidy up, and return the exit code."""
     with stop_signals() as stop:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            _init(args)
+        except ConfigError as error:
+            return _refuse(error)
         node: Node | None = None
         executor: Executor | None = None
         try:
@@ -47,8 +54,7 @@ def run(
         except ExternalShutdownException:
             pass  # somebody called rclpy.shutdown()
         except EvergreenError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            return EXIT_CONFIG
+            return _refuse(error)
         finally:
             if node is not None:
                 node.destroy_node()
@@ -56,6 +62,25 @@ def run(
                 executor.shutdown(timeout_sec=1.0)
             rclpy.try_shutdown()
     return 0
+
+
+def _init(args: Sequence[str] | None) -> None:
+    """Initialise rclpy.
+
+    Raises:
+        ConfigError: the command line, a parameter file or the environment is wrong; rcl names the file and the line.
+    """
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except _rclpy.UnknownROSArgsError as error:
+        raise ConfigError(f"unknown words after --ros-args: {error}") from error
+    except _rclpy.RCLError as error:
+        raise ConfigError(f"ROS cannot start: {RCL_SOURCE.sub('', str(error))}") from error
+
+
+def _refuse(error: EvergreenError) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return EXIT_CONFIG
 
 
 class StopRequest:

@@ -13,6 +13,7 @@ parameter.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar, get_type_hints
 
@@ -23,6 +24,8 @@ from rclpy.node import Node
 from vla_core.errors import ConfigError
 
 T = TypeVar("T")
+DECLARED_LATER = ("qos_overrides.",)
+"""Prefixes of parameters that rclpy declares with the publishers."""
 
 
 def param(
@@ -48,16 +51,29 @@ def param(
 def declare(node: Node, settings: type[T], *, read_only: bool = True) -> T:
     """Declare every field of `settings` on `node` and return the values in force.
 
+    A given parameter that nobody declares is reported as a warning: a misspelt limit would otherwise have no effect.
+
     Raises:
         ConfigError: a value has the wrong type or lies outside its bounds.
     """
     values: dict[str, Any] = {}
     for spec in fields(settings):  # type: ignore[arg-type]
         values[spec.name] = _declare_one(node, spec, read_only)
+    _warn_of_unknown(node, list(values))
     try:
         return settings(**values)
     except ConfigError as error:
         raise ConfigError(f"node {node.get_name()}: {error}") from error
+
+
+def _warn_of_unknown(node: Node, known: list[str]) -> None:
+    given = node._parameter_overrides  # noqa: SLF001  rclpy has no other way to ask what was given
+    for name in given:
+        if name in known or node.has_parameter(name) or name.startswith(DECLARED_LATER):
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "`ros2 param list` shows those that there are"
+        node.get_logger().warning(f"parameter {name!r} is unknown and has no effect; {hint}")
 
 
 def _declare_one(node: Node, spec: Field[Any], read_only: bool) -> Any:
