@@ -44,8 +44,8 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Around whatever writes into `folder`.
+def writing(path: Path) -> Iterator[None]:
+    """Around whatever writes `path`, or into it.
 
     Raises:
         ConfigError: it cannot be written to, or the disk is full.
@@ -53,7 +53,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(cannot_write(folder, error)) from error
+        raise ConfigError(cannot_write(path, error)) from error
 
 
 def cannot_write(path: Path, error: OSError) -> str:

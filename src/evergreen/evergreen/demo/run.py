@@ -61,10 +61,11 @@ class Log:
     """
 
     def __init__(self, path: Path, console: Console, *, verbose: bool) -> None:
-        """Open the file; ConfigError where it cannot be."""
+        """Begin the file; ConfigError where it cannot be written."""
         self._path = path
-        with writing(path.parent):
-            self._stream = path.open("w", encoding="utf-8")
+        with writing(path):
+            self._stream = path.open("w", encoding="utf-8", buffering=1)
+            self._stream.write(f"ROS_DOMAIN_ID={os.environ.get('ROS_DOMAIN_ID', '0')}\n")
         self._console = console
         self._verbose = verbose
         self._tail: dict[str, list[str]] = {}
@@ -99,7 +100,6 @@ class Log:
     def _write(self, line: str) -> None:
         try:
             self._stream.write(line + "\n")
-            self._stream.flush()
         except OSError as error:
             self.failure = cannot_write(self._path, error)
         if self._verbose:
