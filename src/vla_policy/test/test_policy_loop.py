@@ -31,6 +31,8 @@ SETTINGS = LoopSettings(
     ages=AgeLimits(image_s=5.0, state_s=5.0),
     request_timeout_s=WAIT_S,
     prompt="",
+    max_chunk_age_s=WAIT_S,
+    follow_timeout_s=WAIT_S,
 )
 RAMP = 0.02 * np.arange(20)[:, None] * np.ones(6)
 

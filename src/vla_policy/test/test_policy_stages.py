@@ -59,7 +59,7 @@ def test_a_policy_without_cameras_is_timed_from_the_joint_state():
 def test_the_driver_s_total_closes_the_account():
     meter = Meter()
     meter.add(ChunkTiming(T0, {"infer": 30.0, "join": 2.0}))
-    meter.add_report({"stamp_ns": str(T0), "total_ms": "37"})
+    assert meter.add_report({"stamp_ns": str(T0), "total_ms": "37"}) == T0
     meter.add_report({"stamp_ns": str(T0), "total_ms": "99"})  # reported already
     meter.add_report({"stamp_ns": str(T0 + 1), "total_ms": "99"})  # somebody else's trajectory
     summaries = meter.summaries()
@@ -84,7 +84,7 @@ def test_chunks_that_the_driver_never_reports_are_forgotten():
 def test_reports_that_are_none_are_ignored(values):
     meter = Meter()
     meter.add(ChunkTiming(1, {"join": 1.0}))
-    meter.add_report(values)
+    assert meter.add_report(values) is None
     assert meter.summaries()[TOTAL].n == 0
 
 

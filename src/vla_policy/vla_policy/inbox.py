@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from vla_policy.clock import Moment
+
+KEPT_REPORTS = 64
+"""The driver reports within a few control periods; this many chunks take many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class JointSample:
 
 
 class Inbox:
-    """Keeps the newest frame of each camera, the newest joint sample and the prompt. Thread-safe."""
+    """Keeps the newest frame of each camera and joint sample, the prompt, and what the driver took up. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -47,6 +51,7 @@ class Inbox:
         self._frames: dict[str, Frame] = {}
         self._joints: JointSample | None = None
         self._prompt: str | None = None
+        self._taken_up: deque[int] = deque(maxlen=KEPT_REPORTS)
 
     def put_frame(self, camera: str, frame: Frame) -> None:
         """A picture came."""
@@ -65,6 +70,16 @@ class Inbox:
         with self._changed:
             self._prompt = prompt
             self._wake()
+
+    def put_report(self, stamp_ns: int) -> None:
+        """The driver moves the arm by the trajectory with this stamp."""
+        with self._changed:
+            self._taken_up.append(stamp_ns)
+
+    def taken_up(self) -> Collection[int]:
+        """Stamps of the trajectories that the driver took up of late."""
+        with self._changed:
+            return frozenset(self._taken_up)
 
     def _wake(self) -> None:
         self._arrivals += 1

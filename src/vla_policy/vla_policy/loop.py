@@ -6,14 +6,16 @@ holds, which means that it commands nothing more, so that the arm comes to rest 
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from vla_core.chunk import ActionChunk, Hold, JoinRules, Plan, brake, join
 from vla_core.errors import EvergreenError, ImageError, ModelError
 from vla_policy.clock import NS_PER_S, Clock, Moment
+from vla_policy.following import NOT_FOLLOWING, Following, Path
 from vla_policy.inbox import Inbox
 from vla_policy.model import ModelSpec
 from vla_policy.observe import AgeLimits, Snapshot, Stale, decode, observe
@@ -29,6 +31,7 @@ STALE_NEWS_NS = 500_000_000
 """The loop never acts on what is stale, but says so only then: a camera that is just starting is no news."""
 FORGET_PLAN_NS = 2_000_000_000
 """An arm that has stood still for so long may have been moved by somebody else: the driver knows what it holds."""
+NO_ANSWER_YET = "the plan has ended and the server's answer is not here yet"
 JOIN_TIMEOUT_S = 5.0
 """A loop that does not end is waiting in a step that has its own deadline; this is longer than all but a slow load."""
 
@@ -43,6 +46,8 @@ class LoopSettings:
         ages: how old inputs may be.
         request_timeout_s: how long an answer may take.
         prompt: instead of the model's own.
+        max_chunk_age_s: how old may be what a chunk answers, when it is to be commanded.
+        follow_timeout_s: how soon the driver must report what it took up; 0 where it never does.
     """
 
     rules: JoinRules
@@ -50,6 +55,8 @@ class LoopSettings:
     ages: AgeLimits
     request_timeout_s: float
     prompt: str
+    max_chunk_age_s: float
+    follow_timeout_s: float
 
 
 class Outlet(Protocol):
@@ -68,7 +75,7 @@ class Outlet(Protocol):
         ...
 
     def holding(self, reason: str) -> None:
-        """The loop holds; called once for each new reason."""
+        """The loop holds; called once for each new reason, also by a thread that watches while the loop waits."""
         ...
 
     def crashed(self, error: Exception) -> None:
@@ -105,6 +112,8 @@ class ControlLoop:
         self._backoff = Backoff()
         self._turnaround = Turnaround()
         self._plan: Plan | None = None
+        self._path = Path()
+        self._following = Following(settings.follow_timeout_s)
         self._due_ns = 0
         self._fresh_ns = 0
         self._asked_about = ""
@@ -192,7 +201,8 @@ class ControlLoop:
             self._hold(str(error))
             return
         asked_ns = self._clock.now().mono_ns
-        answer = client.infer(message, self._settings.request_timeout_s, self._spec.keys.actions)
+        with self._standstill_told():
+            answer = client.infer(message, self._settings.request_timeout_s, self._spec.keys.actions)
         answered = self._clock.now()
         self._backoff.reset()
         outcome = self._joined(snapshot, answer, began, answered)
@@ -200,8 +210,11 @@ class ControlLoop:
             self._due_ns = answered.mono_ns
             self._hold(outcome.reason)
             return
-        stamp_ns = snapshot.stamp_ns if answer.stamp_ns is None else answer.stamp_ns
+        ahead_ns = max(0, outcome.stamp_ns - answered.mono_ns)  # a stamp slightly ahead of our clock: no negative times
+        outcome = replace(outcome, stamp_ns=outcome.stamp_ns - ahead_ns)
+        stamp_ns = (snapshot.stamp_ns if answer.stamp_ns is None else answer.stamp_ns) - ahead_ns
         self._outlet.command(outcome, stamp_ns)
+        self._following.published(stamp_ns, answered.mono_ns)
         marks = Marks(began.mono_ns, asked_ns, answered.mono_ns, self._clock.now().mono_ns)
         self._book(outcome, marks, account(snapshot, answer, marks, stamp_ns, outcome.stamp_ns))
 
@@ -210,11 +223,33 @@ class ControlLoop:
         gap_ns = 0 if self._plan is None else max(0, plan.start_ns - self._plan.end_ns)
         self._turnaround.add((marks.commanded_ns - self._due_ns) / NS_PER_S)
         self._due_ns = self._settings.rhythm.due_ns(marks.asked_ns, plan.end_ns, self._turnaround.seconds)
+        self._path.follow(self._plan, plan)
         self._plan = plan
         self._outlet.chunk_done(timing, gap_ns / NS_PER_S)
-        if self._reason is not None:
+        if self._is_refused(plan.start_ns):
+            self._hold(NOT_FOLLOWING)
+        elif self._reason is not None:
             self._reason = None
             self._outlet.driving(self._spec)
+
+    def _is_refused(self, now_ns: int) -> bool:
+        return self._following.is_lost(self._inbox.taken_up(), now_ns)
+
+    @contextlib.contextmanager
+    def _standstill_told(self) -> Iterator[None]:
+        """Say that the arm holds when its plan ends before the answer is here: that may take seconds."""
+        if self._plan is None or self._reason is not None:
+            yield
+            return
+        left_s = max(0.0, (self._plan.end_ns - self._clock.now().mono_ns) / NS_PER_S)
+        watch = threading.Timer(left_s, self._hold, [NO_ANSWER_YET])
+        watch.daemon = True
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
+            watch.join()
 
     def _prompt(self) -> str:
         return self._inbox.prompt(self._settings.prompt or self._spec.prompt)
@@ -254,7 +289,20 @@ class ControlLoop:
         if now.step_since(began):
             return Hold("the system clock was set while a chunk was under way")
         stamp_ns = snapshot.stamp_mono_ns if answer.stamp_ns is None else now.to_mono(answer.stamp_ns)
+        limit_s = self._settings.max_chunk_age_s
+        if now.mono_ns - stamp_ns > limit_s * NS_PER_S:
+            return Hold(
+                f"the answer came too late: what it saw is older than {limit_s:g} s (parameter max_chunk_age_s)"
+            )
         chunk = ActionChunk(stamp_ns, self._spec.rate_hz, self._spec.to_rad(answer.actions))
-        if self._plan is not None and now.mono_ns - self._plan.end_ns > FORGET_PLAN_NS:
+        if self._plan is not None and self._is_void(self._plan, snapshot, now):
             self._plan = None
         return join(chunk, now.mono_ns, self._plan, snapshot.state, self._settings.rules)
+
+    def _is_void(self, plan: Plan, snapshot: Snapshot, now: Moment) -> bool:
+        """Whether the arm does not hold what `plan` says: the next chunk must start from where it is measured."""
+        return (
+            now.mono_ns - plan.end_ns > FORGET_PLAN_NS
+            or self._is_refused(now.mono_ns)
+            or self._path.is_left(self._spec.joint_names, snapshot.state, snapshot.state_mono_ns)
+        )

@@ -170,7 +170,8 @@ class PolicyNode(BackgroundLifecycleNode):
         self._say(prompt=message.data)
 
     def _on_driver_latency(self, message: DiagnosticStatus) -> None:
-        self._meter.add_report(diagnostics.values(message))
+        if (stamp_ns := self._meter.add_report(diagnostics.values(message))) is not None:
+            self._inbox.put_report(stamp_ns)
 
     def _judge_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         reasons = [objection(parameter.name, parameter.value, self._status.active_model) for parameter in parameters]
@@ -179,12 +180,10 @@ class PolicyNode(BackgroundLifecycleNode):
     # The control loop's outlet, in its thread.
 
     def command(self, plan: Plan, stamp_ns: int) -> None:
-        """Publish a plan; its points' times count from the observation's stamp, which is in the header."""
+        """Publish a plan; its points' times count from the stamp in the header."""
         if self.context.ok() and self._engine.spec is not None:
-            ahead_ns = max(0, plan.stamp_ns - plan.start_ns)  # a stamp slightly ahead of our clock: no negative times
-            after_ns = (plan.times_ns - plan.stamp_ns + ahead_ns).tolist()
-            joint_names = self._engine.spec.joint_names
-            self._trajectories.publish(trajectory(stamp_ns - ahead_ns, joint_names, after_ns, plan.positions))
+            after_ns = (plan.times_ns - plan.stamp_ns).tolist()
+            self._trajectories.publish(trajectory(stamp_ns, self._engine.spec.joint_names, after_ns, plan.positions))
 
     def chunk_done(self, timing: ChunkTiming, gap_s: float) -> None:
         """Count a chunk and publish its stages."""

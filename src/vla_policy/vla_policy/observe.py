@@ -56,6 +56,7 @@ class Snapshot:
         stamp_mono_ns: the same on the monotonic clock.
         oldest: the oldest picture, None where the model sees none.
         since_mono_ns: when the last missing input arrived.
+        state_mono_ns: when `state` was measured, monotonic.
     """
 
     frames: Mapping[str, Frame]
@@ -64,6 +65,7 @@ class Snapshot:
     stamp_mono_ns: int
     oldest: Frame | None
     since_mono_ns: int
+    state_mono_ns: int
 
 
 def observe(
@@ -99,6 +101,7 @@ def observe(
         stamp_mono_ns=source.arrived.to_mono(source.stamp_ns),
         oldest=oldest,
         since_mono_ns=min((frame.arrived.mono_ns for frame in wanted.values()), default=joints.arrived.mono_ns),
+        state_mono_ns=joints.arrived.to_mono(joints.stamp_ns),
     )
 
 

@@ -60,6 +60,16 @@ class Settings:
         maximum=20,
     )
     request_timeout_s: float = param(5.0, "how long an answer may take", unit="s", minimum=0.05, maximum=600)
+    max_chunk_age_s: float = param(
+        1.0, "hold when an answer's pictures are older by the time it is here", unit="s", minimum=0.05, maximum=60
+    )
+    follow_timeout_s: float = param(
+        1.0,
+        "hold when the driver took up none of the last three trajectories for so long; 0: this driver never reports",
+        unit="s",
+        minimum=0,
+        maximum=60,
+    )
     load_timeout_s: float = param(120.0, "how long a local server may take to load", unit="s", minimum=1, maximum=3600)
     threads: int = param(0, "compute threads of a local server; 0 is half of the cores", minimum=0, maximum=256)
     api_key_file: str = param("", "file with the key for a remote server; else the environment's EVERGREEN_API_KEY")
@@ -119,6 +129,8 @@ class Settings:
             ages=AgeLimits(self.max_image_age_s, self.max_state_age_s),
             request_timeout_s=self.request_timeout_s,
             prompt=self.prompt,
+            max_chunk_age_s=self.max_chunk_age_s,
+            follow_timeout_s=self.follow_timeout_s,
         )
 
 

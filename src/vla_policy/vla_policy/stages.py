@@ -98,20 +98,24 @@ class Meter:
             while len(self._commanded_ms) > KEPT_CHUNKS:
                 del self._commanded_ms[next(iter(self._commanded_ms))]
 
-    def add_report(self, values: Mapping[str, str]) -> None:
+    def add_report(self, values: Mapping[str, str]) -> int | None:
         """Take in what the arm driver reports: `total_ms` from the stamp `stamp_ns` to the first servo write.
 
         What lies between our publication and that write is the stage `write`. Reports of other trajectories than ours,
         and those that are none, are ignored.
+
+        Returns:
+            The stamp of the trajectory that the driver took up, whoever sent it.
         """
         try:
             stamp_ns, total_ms = int(values["stamp_ns"]), float(values["total_ms"])
         except (KeyError, ValueError):
-            return
+            return None
         with self._lock:
             if (commanded_ms := self._commanded_ms.pop(stamp_ns, None)) is not None:
                 self._windows[TOTAL].add(total_ms)
                 self._windows["write"].add(total_ms - commanded_ms)
+        return stamp_ns
 
     def summaries(self) -> dict[str, Summary]:
         """Stage to percentiles, ms."""
