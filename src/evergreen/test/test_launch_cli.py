@@ -1,12 +1,13 @@
 """The `evergreen` command and `evergreen launch`, from argument to exit code."""
 
 import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from evergreen.commands.launch import parse_arguments, resolve_target
 from evergreen.launch.errors import LaunchError, Place
 from evergreen.launch.events import (
     Abandoned,
+    Dropped,
+    Event,
     Exited,
     Leftovers,
     NotSignalled,
@@ -29,6 +32,7 @@ from evergreen.launch.events import (
 )
 from evergreen.launch.plan import LaunchPlan, ProcessPlan
 from evergreen.launch.report import Console, LogFolder, all_of, as_json, wants_colour
+from evergreen.launch.writer import MAX_WAITING_BYTES, Writer
 from vla_core.errors import ConfigError, ModelError
 
 DEADLINE_S = 30.0
@@ -232,6 +236,33 @@ def test_a_terminals_ctrl_c_reaches_each_process_once(tmp_path: Path) -> None:
     assert any(line.startswith("\x1b[36m[w-1]\x1b[0m") for line in lines)
 
 
+def test_a_terminal_that_does_not_read_stops_neither_the_graph_nor_a_signal(tmp_path: Path) -> None:
+    """Printing blocked the event loop: nodes stood still on full pipes, and Ctrl-C did nothing."""
+    path, marker = tmp_path / "talk.launch.xml", tmp_path / "said"
+    code = (
+        "import pathlib, signal, sys\nsignal.signal(2, lambda *_: sys.exit(0))\n"
+        "for _ in range(40000): print('x' * 98)\n"
+        "pathlib.Path(sys.argv[1]).touch()\nwhile True: signal.pause()"
+    ).replace("\n", "&#10;")
+    path.write_text(
+        f'<launch><executable name="t" cmd="{PYTHON} &quot;{code}&quot; {marker}" output="screen"/></launch>'
+    )
+    controller, terminal = os.openpty()
+    command = [sys.executable, "-m", "evergreen.cli", "launch", str(path)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal) as process:
+        try:
+            os.close(terminal)
+            deadline_s = time.monotonic() + DEADLINE_S
+            while not marker.exists():
+                assert time.monotonic() < deadline_s, "the node could not say all that it had to say"
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE_S) == 0
+        finally:
+            process.kill()
+            os.close(controller)
+
+
 def test_nohup_is_respected(tmp_path: Path) -> None:
     path = tmp_path / "wait.launch.xml"
     path.write_text(f'<launch><executable name="w" cmd="{PYTHON} \'import signal; signal.pause()\'"/></launch>')
@@ -286,18 +317,14 @@ def plan(output: str) -> LaunchPlan:
     ("output", "shown"), [("screen", "both"), ("both", "both"), ("full", "both"), ("log", "err"), ("own_log", "")]
 )
 def test_output_decides_what_is_shown(output: str, shown: str) -> None:
-    stream = io.StringIO()
-    console = Console(plan(output), stream, colour=False)
-    console(Output("node-1", "stdout", "o"))
-    console(Output("node-1", "stderr", "e"))
-    lines = {"both": "[node-1] o\n[node-1] e\n", "err": "[node-1] e\n", "": ""}
-    assert stream.getvalue() == lines[shown]
+    console = Console(plan(output), colour=False)
+    lines = [console(Output("node-1", "stdout", "o")), console(Output("node-1", "stderr", "e"))]
+    assert lines == {"both": ["[node-1] o", "[node-1] e"], "err": [None, "[node-1] e"], "": [None, None]}[shown]
 
 
 def test_console_says_what_ros2_launch_says() -> None:
-    stream = io.StringIO()
-    console = Console(plan("screen"), stream, colour=False)
-    for event in (
+    console = Console(plan("screen"), colour=False)
+    events: tuple[Event, ...] = (
         Started("node-1", 7, 0),
         Exited("node-1", 7, 3, False, "node --x"),
         Respawning("node-1", 2.0),
@@ -308,10 +335,10 @@ def test_console_says_what_ros2_launch_says() -> None:
         NotSignalled("node-1", 7, "SIGINT", "Operation not permitted"),
         Abandoned("node-1", (7,)),
         Stopping("because", 1),
+        Dropped(3),
         Stopping("because", 2),
-    ):
-        console(event)
-    assert stream.getvalue().splitlines() == [
+    )
+    assert [console(event) for event in events] == [
         "[INFO] [node-1]: process started with pid [7]",
         "[ERROR] [node-1]: process has died [pid 7, exit code 3, cmd 'node --x'].",
         "[INFO] [node-1]: process is started again in 2 s",
@@ -322,15 +349,15 @@ def test_console_says_what_ros2_launch_says() -> None:
         "[ERROR] [node-1]: signal 'SIGINT' could not be sent to process [pid 7]: Operation not permitted",
         "[ERROR] [node-1]: may not be ended from here and goes on running [pids 7]",
         "[WARNING] [launch]: because",
+        "[WARNING] [launch]: 3 lines are not shown: they came faster than they were read",
         "[WARNING] [launch]: because again: hurrying",
     ]
 
 
 def test_colours_are_for_terminals_only() -> None:
-    stream = io.StringIO()
-    Console(plan("screen"), stream, colour=True)(Output("node-1", "stdout", "o"))
-    assert stream.getvalue() == "\x1b[36m[node-1]\x1b[0m o\n"
-    assert not wants_colour(stream, {})
+    assert Console(plan("screen"), colour=True)(Output("node-1", "stdout", "o")) == "\x1b[36m[node-1]\x1b[0m o"
+    with Path(os.devnull).open("w") as null:
+        assert not wants_colour(null, {})
     controller, terminal = os.openpty()
     with os.fdopen(terminal, "w") as tty:
         assert wants_colour(tty, {})
@@ -358,6 +385,71 @@ def test_a_log_folder_that_fails_is_given_up(tmp_path: Path, capsys: pytest.Capt
         for _ in range(3):
             log(Started("node-1", 7, 0))
     assert capsys.readouterr().err == f"log folder {tmp_path}: No space left on device; logging ends\n"
+
+
+# --- the writer ------------------------------------------------------------------------------------------------------
+
+
+def test_lines_that_nobody_reads_are_left_out_and_counted() -> None:
+    """There was no bound, since there was no queue: the launcher itself waited."""
+    reader, descriptor = os.pipe()
+    line, count = "x" * 1000, 3 * MAX_WAITING_BYTES // 1000
+    received: list[bytes] = []
+
+    def read() -> None:
+        while data := os.read(reader, 1 << 16):
+            received.append(data)
+
+    reading = threading.Thread(target=read)
+    with Writer(descriptor, Console(plan("screen"), colour=False)) as writer:
+        for _ in range(count):
+            writer(Output("node-1", "stdout", line))
+        writer(Stopping("because", 1))
+        reading.start()
+    os.close(descriptor)
+    reading.join(DEADLINE_S)
+    os.close(reader)
+    *shown, dropped, last = b"".join(received).decode().splitlines()
+    assert set(shown) == {f"[node-1] {line}"}
+    assert (
+        dropped == f"[WARNING] [launch]: {count - len(shown)} lines are not shown: they came faster than they were read"
+    )
+    assert last == "[WARNING] [launch]: because"
+    assert MAX_WAITING_BYTES // 1100 < len(shown) < count
+
+
+def test_a_writer_without_a_reader_says_so_at_once_and_at_the_end() -> None:
+    reader, descriptor = os.pipe()
+    os.close(reader)
+    failed = threading.Event()
+    with pytest.raises(BrokenPipeError), Writer(descriptor, as_json) as writer:  # noqa: PT012  leaving raises
+        writer.on_failure = lambda _error: failed.set()
+        writer(Started("node-1", 7, 0))
+        assert failed.wait(DEADLINE_S)
+    with pytest.raises(BrokenPipeError):
+        writer(Started("node-1", 7, 0))
+    os.close(descriptor)
+
+
+def test_a_non_blocking_terminal_is_waited_for() -> None:
+    reader, descriptor = os.pipe()
+    os.set_blocking(descriptor, False)
+    lines = ["y" * 1000] * 200  # more than a pipe holds
+    received: list[bytes] = []
+
+    def read() -> None:
+        while data := os.read(reader, 1 << 16):
+            received.append(data)
+
+    reading = threading.Thread(target=read)
+    with Writer(descriptor, as_json) as writer:
+        for line in lines:
+            writer.say(line)
+        reading.start()
+    os.close(descriptor)
+    reading.join(DEADLINE_S)
+    os.close(reader)
+    assert b"".join(received).decode().splitlines() == lines
 
 
 def test_json_names_the_kind() -> None:

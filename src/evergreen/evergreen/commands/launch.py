@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import io
 import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from evergreen.commands import Command
@@ -23,6 +22,7 @@ from evergreen.launch.packages import BRINGUP, find_launch_file
 from evergreen.launch.plan import LaunchPlan, ProcessPlan, TemporaryFile
 from evergreen.launch.report import Console, LogFolder, all_of, as_json, wants_colour
 from evergreen.launch.supervisor import Supervisor
+from evergreen.launch.writer import Writer
 
 DETAILS = """\
 Ctrl-C sends SIGINT to every process, then SIGTERM and SIGKILL, 5 s after each other, to those that stay. A second
@@ -197,28 +197,25 @@ def _traits(process: ProcessPlan) -> list[str]:
 
 
 def _launch(plan: LaunchPlan, options: argparse.Namespace) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a node's odd letter must not stop the robot
-    if options.json:
-        show: Observer = _print_json
-    else:
-        colour = wants_colour(sys.stdout)
-        show = Console(plan, sys.stdout, colour=colour, everything=options.everything)
+    text_of = as_json if options.json else Console(plan, colour=wants_colour(sys.stdout), everything=options.everything)
     with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(Writer(sys.stdout.fileno(), text_of, sys.stdout.encoding))
+        show: Observer = writer
         if options.log_dir is not None:
-            show = all_of(stack.enter_context(LogFolder(options.log_dir)), show)
+            show = all_of(stack.enter_context(LogFolder(options.log_dir)), writer)
             if not options.json:
-                print(f"[INFO] [launch]: log files are in {options.log_dir.absolute()}")
-        return asyncio.run(_follow(Supervisor, plan, show))
+                writer.say(f"[INFO] [launch]: log files are in {options.log_dir.absolute()}")
+        return asyncio.run(_follow(Supervisor(plan, show), writer))
 
 
-def _print_json(event: object) -> None:
-    print(as_json(event), flush=True)  # type: ignore[arg-type]
-
-
-async def _follow(make: Callable[[LaunchPlan, Observer], Supervisor], plan: LaunchPlan, show: Observer) -> int:
-    supervisor = make(plan, show)
+async def _follow(supervisor: Supervisor, writer: Writer) -> int:
     loop = asyncio.get_running_loop()
+
+    def fail(error: OSError) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: leaving the writer raises it
+            loop.call_soon_threadsafe(supervisor.observer_failed, error)
+
+    writer.on_failure = fail
     for number, reason in SIGNALS.items():
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # nohup means it

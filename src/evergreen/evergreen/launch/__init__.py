@@ -8,6 +8,7 @@ from evergreen.launch.declared import declared_arguments
 from evergreen.launch.errors import LaunchError
 from evergreen.launch.events import (
     Abandoned,
+    Dropped,
     Event,
     Exited,
     Leftovers,
@@ -26,11 +27,13 @@ from evergreen.launch.packages import BRINGUP, PackageIndex, find_launch_file, w
 from evergreen.launch.plan import LaunchPlan, ProcessPlan, TemporaryFile
 from evergreen.launch.report import Console, LogFolder, all_of, as_json
 from evergreen.launch.supervisor import ProcessState, Supervisor
+from evergreen.launch.writer import Writer
 
 __all__ = [
     "BRINGUP",
     "Abandoned",
     "Console",
+    "Dropped",
     "Event",
     "Exited",
     "LaunchError",
@@ -51,6 +54,7 @@ __all__ = [
     "Stopping",
     "Supervisor",
     "TemporaryFile",
+    "Writer",
     "all_of",
     "as_json",
     "declared_arguments",

@@ -93,6 +93,13 @@ class Leftovers:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """Lines were not shown, because nobody read them in time. Only `Writer` tells it, where they are missing."""
+
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """The graph is being stopped. `urgency` 1 is the first request; 2 and 3 cut the waiting short."""
 
@@ -101,6 +108,16 @@ class Stopping:
 
 
 Event = (
-    Started | NotStarted | Output | Exited | Respawning | Signalled | NotSignalled | Abandoned | Leftovers | Stopping
+    Started
+    | NotStarted
+    | Output
+    | Exited
+    | Respawning
+    | Signalled
+    | NotSignalled
+    | Abandoned
+    | Leftovers
+    | Dropped
+    | Stopping
 )
 Observer = Callable[[Event], None]

@@ -1,4 +1,4 @@
-"""Observers of a running graph: lines for people as ros2 launch prints them, JSON lines for programs, a log folder."""
+"""What is told of a running graph: lines for people as ros2 launch prints them, JSON for programs, a log folder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Self, TextIO
 from evergreen.launch.errors import LaunchError
 from evergreen.launch.events import (
     Abandoned,
+    Dropped,
     Event,
     Exited,
     Leftovers,
@@ -54,7 +55,7 @@ class _Words:
         return f"[{self.level}] [{self.source}]: {self.text}"
 
 
-def in_words(event: Event) -> _Words | None:  # noqa: PLR0911  one sentence for each event
+def in_words(event: Event) -> _Words | None:  # noqa: C901, PLR0911  one sentence for each event
     """Say it as ros2 launch does; None for output lines."""
     match event:
         case Started(process, pid):
@@ -77,6 +78,8 @@ def in_words(event: Event) -> _Words | None:  # noqa: PLR0911  one sentence for 
             return _Words("ERROR", process, f"may not be ended from here and goes on running [pids {_listed(pids)}]")
         case Leftovers(process, pids):
             return _Words("WARNING", process, f"process left others behind [pids {_listed(pids)}], ending them")
+        case Dropped(lines):
+            return _Words("WARNING", "launch", f"{lines} lines are not shown: they came faster than they were read")
         case Stopping(reason, urgency):
             return _Words("WARNING", "launch", reason if urgency == 1 else f"{reason} again: hurrying")
     return None
@@ -87,39 +90,33 @@ def _listed(pids: tuple[int, ...]) -> str:
 
 
 class Console:
-    """Prints a graph's news. On a terminal each process has a colour."""
+    """A graph's news for people, a line each. On a terminal each process has a colour."""
 
-    def __init__(self, plan: LaunchPlan, stream: TextIO, *, colour: bool, everything: bool = False) -> None:
+    def __init__(self, plan: LaunchPlan, *, colour: bool, everything: bool = False) -> None:
         """Make it.
 
         Args:
             plan: to know what each process's `output` is.
-            stream: where to.
             colour: use terminal colours.
             everything: show all output whatever `output` says.
         """
-        self._stream = stream
         self._colour = colour
         self._shown = {
             process.name: ON_SCREEN["screen" if everything else process.output] for process in plan.processes
         }
         self._colours = {process.name: _COLOURS[i % len(_COLOURS)] for i, process in enumerate(plan.processes)}
 
-    def __call__(self, event: Event) -> None:
-        """Print one event; BrokenPipeError where nobody reads any more."""
+    def __call__(self, event: Event) -> str | None:
+        """The line for one event; None where it is not to be shown."""
         if isinstance(event, Output):
-            if event.stream in self._shown[event.process]:
-                self._print(f"{self._tinted(f'[{event.process}]', self._colours[event.process])} {event.line}")
-            return
+            if event.stream not in self._shown[event.process]:
+                return None
+            return f"{self._tinted(f'[{event.process}]', self._colours[event.process])} {event.line}"
         words = in_words(event)
-        if words is not None:
-            self._print(self._tinted(str(words), _LEVEL_COLOURS.get(words.level)))
+        return None if words is None else self._tinted(str(words), _LEVEL_COLOURS.get(words.level))
 
     def _tinted(self, text: str, colour: int | None) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour is not None else text
-
-    def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
 
 
 def wants_colour(stream: TextIO, environment: Mapping[str, str] | None = None) -> bool:

@@ -224,6 +224,11 @@ class Supervisor:
         try:
             self._on_event(event)
         except Exception as error:  # noqa: BLE001  raised again at the end of run()
+            self.observer_failed(error)
+
+    def observer_failed(self, error: Exception) -> None:
+        """Stop the graph because nobody sees it any more; run() raises this error at its end."""
+        if self._observer_error is None:
             self._observer_error = error
             self.request_stop(f"its observer failed: {error}")
 
