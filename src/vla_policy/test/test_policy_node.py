@@ -70,7 +70,7 @@ class Robot:
         node.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", self._move, qos.TRAJECTORY)
         node.create_subscription(DiagnosticStatus, "policy/latency", self.latencies.append, qos.LATENCY)
         node.create_subscription(DiagnosticStatus, "policy/status", self._note, qos.STATUS)
-        node.create_subscription(DiagnosticArray, "diagnostics", self._diagnose, qos.DIAGNOSTICS)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._diagnose, qos.DIAGNOSTICS)
         node.create_timer(FRAME_PERIOD_S, self._film)
         node.create_timer(STATE_PERIOD_S, self._measure)
 
@@ -159,11 +159,18 @@ class Robot:
 class PolicyProcess:
     """The node under test."""
 
-    def __init__(self, model: Path | str = "", **parameters: object) -> None:
+    def __init__(self, model: Path | str, *words: str, **parameters: object) -> None:
         environment = os.environ | {"ROS_DOMAIN_ID": DOMAIN, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         given = ({"model": str(model)} if model else {}) | parameters
         arguments = [f"{name}:={value}" for name, value in given.items()]
-        command = [sys.executable, "-m", "vla_policy.node", "--ros-args", *(w for a in arguments for w in ("-p", a))]
+        command = [
+            sys.executable,
+            "-m",
+            "vla_policy.node",
+            "--ros-args",
+            *(w for a in arguments for w in ("-p", a)),
+            *words,
+        ]
         self._lines: list[str] = []
         self.process = subprocess.Popen(
             command,
@@ -217,8 +224,8 @@ def healthy_robot(robot: Robot, run_folder: Path) -> None:
 def start_policy() -> Iterator[Callable[..., PolicyProcess]]:
     policies: list[PolicyProcess] = []
 
-    def start(model: Path | str = "", **parameters: object) -> PolicyProcess:
-        policies.append(PolicyProcess(model, **parameters))
+    def start(model: Path | str = "", *words: str, **parameters: object) -> PolicyProcess:
+        policies.append(PolicyProcess(model, *words, **parameters))
         return policies[-1]
 
     yield start
@@ -305,6 +312,14 @@ class TestDriving:
         robot.wait("a listener", lambda: robot.prompts.get_subscription_count() == 1, policy)
         robot.prompts.publish(String(data="put the white cube on the spot"))
         robot.wait("the prompt", lambda: robot.values["prompt"] == "put the white cube on the spot", policy)
+
+    def test_a_second_arm_in_a_namespace(self, robot: Robot, model: Path, start_policy: StartPolicy):
+        policy = start_policy(model, "-r", "__ns:=/second_arm")
+        name = "second_arm/policy: chunks"
+        robot.wait("its diagnostics", lambda: name in robot.diagnostics, policy)
+        assert robot.trigger("second_arm/policy/start").success
+        robot.wait("its state", lambda: "no picture yet" in robot.diagnostics[name].message, policy)
+        assert robot.trajectories == []
 
     def test_at_a_server_elsewhere(self, robot: Robot, served: Server, start_policy: StartPolicy):
         policy = start_policy(server=str(served.address), autostart=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, JointState
@@ -39,6 +40,8 @@ from vla_ros.trajectories import trajectory
 DIAGNOSTICS_PERIOD_S = 1.0
 SWITCH_INTERVAL_S = 0.0005
 """The loop must not wait 5 ms (Python's default) for the interpreter while the executor unpacks a picture."""
+LAST_WORD_S = 0.5
+"""How long a driver may take to receive the brake when the process ends."""
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -58,24 +61,25 @@ class PolicyNode(BackgroundLifecycleNode):
         self._saying = threading.Lock()
         self._inputs: list[Any] = []
         self._defect: Exception | None = None
-        self._try_again = False
+        self._wanted, self._stopping, self._try_again = self._settings.autostart, False, False
         self._trajectories = self.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", qos.TRAJECTORY)
         self._statuses = self.create_publisher(DiagnosticStatus, "~/status", qos.STATUS)
         self._latencies = self.create_publisher(DiagnosticStatus, "~/latency", qos.LATENCY)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", qos.DIAGNOSTICS)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         self.create_subscription(String, "prompt", self._on_prompt, qos.PROMPT)
         self.create_subscription(DiagnosticStatus, "arm_controller/latency", self._on_driver_latency, qos.LATENCY)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_diagnostics)
-        self.create_background_trigger("~/start", self._bring_up)
-        self.create_background_trigger("~/stop", self._bring_down)
+        self.create_background_trigger("~/start", self._bring_up, at_once=partial(self._want, True))
+        self.create_background_trigger("~/stop", self._bring_down, at_once=partial(self._want, False))
         self._say()
-        if self._settings.autostart:
+        if self._wanted:
             self.in_background(self._bring_up)
 
     def destroy_node(self) -> None:
         """Bring the arm to rest, and end the server."""
         self._engine.cancel()
         self.in_background(self._engine.release).result()
+        self._trajectories.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
         super().destroy_node()
 
     # Transitions, in their thread.
@@ -89,7 +93,7 @@ class PolicyNode(BackgroundLifecycleNode):
         try:
             spec = self._engine.load(settings)
         except EvergreenError as error:
-            self._try_again = settings.autostart and isinstance(error, ServerUnavailableError)
+            self._try_again = settings.autostart and self._wanted and isinstance(error, ServerUnavailableError)
             if str(error) != self._status.reason:
                 self.get_logger().error(str(error))
             self._say(state="unconfigured", reason=str(error))
@@ -110,6 +114,7 @@ class PolicyNode(BackgroundLifecycleNode):
     @reported
     def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Bring the arm to rest; model and server stay loaded."""
+        self._wanted = self._wanted and self._stopping
         self._engine.stop()
         self._say(state="inactive", reason="")
         return OK
@@ -126,6 +131,7 @@ class PolicyNode(BackgroundLifecycleNode):
 
     @reported
     def _release(self, state: str) -> TransitionCallbackReturn:
+        self._wanted = False
         self._engine.release()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
@@ -133,16 +139,23 @@ class PolicyNode(BackgroundLifecycleNode):
         self._say(state=state, active_model="", prompt="")
         return OK
 
+    def _want(self, wanted: bool) -> None:
+        self._wanted = wanted
+
     def _bring_up(self) -> Outcome:
-        if self._status.state == "unconfigured":
+        """As long as it is wanted: a stop may come while a model loads."""
+        if self._wanted and self._status.state == "unconfigured":
             self.trigger_configure()
-        if self._status.state == "inactive":
+        if self._wanted and self._status.state == "inactive":
             self.trigger_activate()
-        return self._status.state in ACTIVE, self._status.sentence
+        driving = self._status.state in ACTIVE
+        return driving, self._status.sentence if self._wanted or driving else "stopped before it drove"
 
     def _bring_down(self) -> Outcome:
         if self._status.state in ACTIVE:
+            self._stopping = True  # a start that has come meanwhile stays wanted
             self.trigger_deactivate()
+            self._stopping = False
         return True, self._status.sentence
 
     # Inputs, in the executor's thread.
@@ -190,7 +203,7 @@ class PolicyNode(BackgroundLifecycleNode):
         self._meter.add(timing)
         self._counts = self._counts.with_chunk(gap_s)
         if self.context.ok():
-            self._latencies.publish(_status("policy: latency", True, "", timing.values()))
+            self._latencies.publish(self._report(": latency", True, "", timing.values()))
 
     def driving(self, spec: ModelSpec) -> None:
         """Say that it drives."""
@@ -217,24 +230,26 @@ class PolicyNode(BackgroundLifecycleNode):
                 return
             if self.get_parameter(ACTIVE_MODEL).value != status.active_model:
                 self.set_parameters([Parameter(ACTIVE_MODEL, value=status.active_model)])
-            self._statuses.publish(_status("policy", status.is_well, status.sentence, asdict(status)))
+            self._statuses.publish(self._report("", status.is_well, status.sentence, asdict(status)))
 
     def _on_diagnostics(self) -> None:
         if self._defect is not None:
             raise self._defect
         if self._try_again:
             self._try_again = False
-            self.in_background(self._bring_up)
+            if self._wanted:
+                self.in_background(self._bring_up)
         summaries, status = self._meter.summaries(), self._status
         statuses = [
-            _status("policy: latency", *verdict(summaries), flatten(summaries)),
-            _status("policy: chunks", status.is_well, status.sentence, asdict(self._counts)),
+            self._report(": latency", *verdict(summaries), flatten(summaries)),
+            self._report(": chunks", status.is_well, status.sentence, asdict(self._counts)),
         ]
         self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), statuses))
 
-
-def _status(name: str, well: bool, sentence: str, values: dict[str, Any]) -> DiagnosticStatus:
-    return diagnostics.status(name, diagnostics.OK if well else diagnostics.WARN, sentence, values)
+    def _report(self, part: str, well: bool, sentence: str, values: dict[str, Any]) -> DiagnosticStatus:
+        """All nodes of all namespaces meet on /diagnostics, so a status names its node in full."""
+        name = self.get_fully_qualified_name().lstrip("/") + part
+        return diagnostics.status(name, diagnostics.OK if well else diagnostics.WARN, sentence, values)
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ FIRST_TURNAROUND_S = 0.15
 
 FRESH_NS = 10_000_000
 """A picture that arrived this shortly before a request was due is as good as the next, which is a frame away."""
-FRESH_PATIENCE_NS = 150_000_000
-"""How long a due request waits for a newer picture: two frames at 15 Hz. Then the newest will do, if not stale."""
+FRESH_PATIENCE_NS = 250_000_000
+"""How long a due request waits for a newer picture: two frames at 10 Hz. Then the newest will do, if not stale."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,10 @@ Outcome = tuple[bool, str]
 Transition = Callable[[Any, Any], TransitionCallbackReturn]
 
 
+def _nothing() -> None:
+    """Notes nothing."""
+
+
 def reported(transition: Transition) -> Transition:
     """Decorator for `on_configure` and its kin: a defect in one is logged before rclpy turns it into ERROR, mutely."""
 
@@ -61,14 +65,25 @@ class BackgroundLifecycleNode(LifecycleNode):
         """Run `job` after the transitions that are under way or waiting."""
         return self._transitions.submit(job)
 
-    def create_background_trigger(self, name: str, job: Callable[[], Outcome]) -> None:
-        """A Trigger service whose `job` runs among the transitions; its caller gets the job's outcome."""
+    def create_background_trigger(
+        self, name: str, job: Callable[[], Outcome], at_once: Callable[[], None] = _nothing
+    ) -> None:
+        """A Trigger service whose `job` runs among the transitions; its caller gets the job's outcome.
+
+        `at_once` runs in the executor when the request comes, which may be long before the job's turn.
+        """
 
         def callback(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             response.success, response.message = job()
             return response
 
-        self.create_service(Trigger, name, self._in_background(callback), callback_group=self._long_group)
+        in_background = self._in_background(callback)
+
+        async def noted(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            at_once()
+            return await in_background(request, response)
+
+        self.create_service(Trigger, name, noted, callback_group=self._long_group)
 
     def _in_background(self, callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """A service callback that waits for `callback`'s answer without keeping the executor from its work."""
