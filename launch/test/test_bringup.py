@@ -44,6 +44,7 @@ def test_robot_starts_cameras_arm_policy_and_description() -> None:
     again = {process.node: process.respawn_delay_s for process in plan.processes if process.respawn}
     assert required == {"/arm_controller"}
     assert again == {"/cameras": 2.0, "/policy": 2.0, "/robot_description": 2.0}
+    assert {process.respawn_limit for process in plan.processes if process.respawn} == {30}
     assert parameters(plan, "/arm_controller") == {"port": "/dev/so101", "calibration": "/c.json"}
     assert parameters(plan, "/policy") == {"model": "/models/act", "server": "local", "prompt": "", "autostart": False}
 
@@ -94,6 +95,27 @@ def test_the_demo_is_the_robot_with_a_simulated_world(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["robot.launch.xml", "demo.launch.xml"])
 def test_every_argument_is_explained(name: str) -> None:
     assert [argument.name for argument in declared_arguments(HERE / name) if not argument.description] == []
+
+
+@built
+@pytest.mark.ros
+def test_a_mistake_in_the_configuration_is_told_once(tmp_path: Path) -> None:
+    """The node said so in a line and ended with 2, and was started again for ever."""
+    pytest.importorskip("rclpy")
+    file = tmp_path / "cameras.launch.xml"
+    file.write_text(
+        """<launch><node pkg="vla_perception" exec="cameras" name="cameras" output="screen" respawn="true">
+        <param name="cameras_file" value="/does/not/exist.yaml" type="str"/></node></launch>"""
+    )
+    command = [sys.executable, "-m", "evergreen.cli", "launch", str(file)]
+    environment = {**os.environ, "ROS_DOMAIN_ID": DOMAIN, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (said,) = (line for line in done.stdout.splitlines() if line.startswith("[cameras-1] "))
+    assert "/does/not/exist.yaml" in said
+    assert done.stdout.splitlines()[-1].startswith(
+        "[ERROR] [cameras-1]: process is not started again: exit code 2 means"
+    )
 
 
 def test_parameter_files_fit_any_namespace() -> None:

@@ -20,6 +20,7 @@ from evergreen.launch.events import (
     Abandoned,
     Event,
     Exited,
+    GivenUp,
     Leftovers,
     NotSignalled,
     NotStarted,
@@ -234,6 +235,35 @@ def test_respawn_starts_again_up_to_the_limit(run: Callable[..., Launcher], log:
     assert [event.restarts for event in log.of(Started)] == [0, 1, 2]
     assert len(log.of(Respawning)) == 2
     assert len({event.pid for event in log.of(Started)}) == 3
+    assert log.of(GivenUp) == [GivenUp("again-1", "respawn_max_retries allows 2 times")]
+    assert isinstance(log[-1], GivenUp)
+
+
+def test_a_wrong_configuration_is_not_tried_again_and_the_others_run_on(run: Callable[..., Launcher], log: Log) -> None:
+    """Exit code 2 was respawned for ever: the mistake scrolled by every two seconds, and the graph counted as sound."""
+    launcher = run(
+        process("wrong-1", python("raise SystemExit(2)"), respawn=True),
+        process("polite-2", python(POLITE), respawn=True),
+    )
+    log.wait_for_line("polite-2")
+    until(lambda: bool(log.of(GivenUp)), "giving up")
+    assert launcher.running
+    assert launcher.stop("ctrl-c") == 1
+    (given_up,) = log.of(GivenUp)
+    assert given_up.process == "wrong-1"
+    assert given_up.reason.startswith("exit code 2 means that its configuration is wrong")
+    assert log.of(Respawning) == []
+    assert {event.process: (event.code, event.expected) for event in log.of(Exited)} == {
+        "wrong-1": (2, False),
+        "polite-2": (0, True),
+    }
+
+
+def test_a_required_process_with_a_wrong_configuration_ends_the_graph(run: Callable[..., Launcher], log: Log) -> None:
+    launcher = run(process("wrong-1", python("raise SystemExit(2)"), respawn=True, required=True))
+    assert code_of(launcher) == 1
+    assert [event.reason for event in log.of(Stopping)] == ["required process wrong-1 has ended with exit code 2"]
+    assert log.of(GivenUp) == []
 
 
 def test_respawn_waits_for_its_delay_and_a_stop_cuts_it_short(run: Callable[..., Launcher], log: Log) -> None:

@@ -95,6 +95,7 @@ def ours(plan: LaunchPlan) -> list[dict[str, object]]:
             "output": process.output,
             "respawn": process.respawn,
             "respawn_delay_s": process.respawn_delay_s,
+            "respawn_limit": process.respawn_limit,
             "required": process.required,
         }
         for process in plan.processes

@@ -36,6 +36,7 @@ def main() -> int:
                 "output": self._ExecuteLocal__output[0].text if self._ExecuteLocal__output else "log",
                 "respawn": self._ExecuteLocal__respawn,
                 "respawn_delay_s": self._ExecuteLocal__respawn_delay or 0.0,
+                "respawn_limit": self._ExecuteLocal__respawn_max_retries,
                 "required": bool(self._ExecuteLocal__on_exit),
             }
         )

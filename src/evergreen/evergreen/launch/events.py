@@ -59,6 +59,14 @@ class Respawning:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A process that is to be respawned ended for good, for this reason. The others run on."""
+
+    process: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Signalled:
     """A signal was sent to a process, by its name."""
 
@@ -113,6 +121,7 @@ Event = (
     | Output
     | Exited
     | Respawning
+    | GivenUp
     | Signalled
     | NotSignalled
     | Abandoned

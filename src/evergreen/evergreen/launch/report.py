@@ -19,6 +19,7 @@ from evergreen.launch.events import (
     Dropped,
     Event,
     Exited,
+    GivenUp,
     Leftovers,
     NotSignalled,
     NotStarted,
@@ -55,8 +56,22 @@ class _Words:
         return f"[{self.level}] [{self.source}]: {self.text}"
 
 
-def in_words(event: Event) -> _Words | None:  # noqa: C901, PLR0911  one sentence for each event
+def in_words(event: Event) -> _Words | None:
     """Say it as ros2 launch does; None for output lines."""
+    match event:
+        case Output():
+            return None
+        case Started() | NotStarted() | Exited() | Respawning() | GivenUp():
+            return _of_a_run(event)
+        case Signalled() | NotSignalled() | Abandoned() | Leftovers():
+            return _of_an_end(event)
+        case Dropped(lines):
+            return _Words("WARNING", "launch", f"{lines} lines are not shown: they came faster than they were read")
+        case Stopping(reason, urgency):
+            return _Words("WARNING", "launch", reason if urgency == 1 else f"{reason} again: hurrying")
+
+
+def _of_a_run(event: Started | NotStarted | Exited | Respawning | GivenUp) -> _Words:
     match event:
         case Started(process, pid):
             return _Words("INFO", process, f"process started with pid [{pid}]")
@@ -68,6 +83,12 @@ def in_words(event: Event) -> _Words | None:  # noqa: C901, PLR0911  one sentenc
             return _Words("ERROR", process, f"process has died [pid {pid}, exit code {code}, cmd '{command}'].")
         case Respawning(process, delay_s):
             return _Words("INFO", process, f"process is started again in {delay_s:g} s")
+        case GivenUp(process, reason):
+            return _Words("ERROR", process, f"process is not started again: {reason}")
+
+
+def _of_an_end(event: Signalled | NotSignalled | Abandoned | Leftovers) -> _Words:
+    match event:
         case Signalled(process, "SIGINT"):
             return _Words("INFO", process, f"sending signal 'SIGINT' to process[{process}]")
         case Signalled(process, name):
@@ -78,11 +99,6 @@ def in_words(event: Event) -> _Words | None:  # noqa: C901, PLR0911  one sentenc
             return _Words("ERROR", process, f"may not be ended from here and goes on running [pids {_listed(pids)}]")
         case Leftovers(process, pids):
             return _Words("WARNING", process, f"process left others behind [pids {_listed(pids)}], ending them")
-        case Dropped(lines):
-            return _Words("WARNING", "launch", f"{lines} lines are not shown: they came faster than they were read")
-        case Stopping(reason, urgency):
-            return _Words("WARNING", "launch", reason if urgency == 1 else f"{reason} again: hurrying")
-    return None
 
 
 def _listed(pids: tuple[int, ...]) -> str:

@@ -25,6 +25,7 @@ from evergreen.launch.events import (
     Abandoned,
     Event,
     Exited,
+    GivenUp,
     Leftovers,
     NotSignalled,
     NotStarted,
@@ -41,6 +42,8 @@ MIN_RESPAWN_DELAY_S = 0.1
 """A process that dies at once must not keep a core busy."""
 EXIT_OK = 0
 EXIT_FAILED = 1
+NODE_EXIT_CONFIG = 2
+"""How Evergreen's nodes, argparse and Python say that they were started wrongly; the next start would be as wrong."""
 URGENCIES = 3
 """Requests to stop that make a difference: SIGINT, SIGTERM, SIGKILL."""
 
@@ -79,7 +82,8 @@ class Supervisor:
 
         Returns:
             0 when it was stopped on request or every process ended with 0. 1 when a required process ended by itself,
-            a process could not be started or had to be killed, or, in a graph that ended by itself, any failed.
+            a process could not be started, was given up or had to be killed, or, in a graph that ended by itself, any
+            failed.
         """
         with tempfile.TemporaryDirectory(prefix="evergreen_launch_") as folder, self._guarded():
             tasks = [asyncio.create_task(self._keep(process, Path(folder))) for process in self._plan.processes]
@@ -123,12 +127,26 @@ class Supervisor:
                 how = "could not be started" if not alive else f"has ended with exit code {state.code}"
                 self.request_stop(f"required process {process.name} {how}")
                 return
-            if not alive or not process.respawn or state.restarts == process.respawn_limit:
+            if not alive or not process.respawn or self._given_up(process, state):
                 return
             delay_s = max(process.respawn_delay_s, MIN_RESPAWN_DELAY_S)
             self._tell(Respawning(process.name, delay_s))
             await self._stopped_within(0, delay_s)
             state.restarts += 1
+
+    def _given_up(self, process: ProcessPlan, state: ProcessState) -> bool:
+        """Whether starting it again is of no use; tells why."""
+        if state.code == NODE_EXIT_CONFIG:
+            reason = (
+                f"exit code {NODE_EXIT_CONFIG} means that its configuration is wrong; put that right and launch again"
+            )
+        elif state.restarts == process.respawn_limit:
+            reason = f"respawn_max_retries allows {process.respawn_limit} times"
+        else:
+            return False
+        self._failed = self._failed or state.code != 0
+        self._tell(GivenUp(process.name, reason))
+        return True
 
     async def _run_once(self, process: ProcessPlan, command: list[str], state: ProcessState) -> bool:
         """Start a process and follow it to its end; False where it could not be started."""
