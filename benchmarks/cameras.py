@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime as dt
-import json
 import os
-import platform
 import signal
 import ssl  # noqa: F401  before rclpy: otherwise two versions of OpenSSL may clash
 import subprocess
@@ -30,6 +27,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from report import machine, publish
 from sensor_msgs.msg import CompressedImage
 
 from vla_core.latency import LatencyWindow
@@ -166,17 +164,6 @@ def _camera(counter: Counter, name: str, lasted: float, dropped_before: int) -> 
     }
 
 
-def machine() -> dict[str, Any]:
-    """Where and when: numbers without it mean nothing."""
-    return {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "load_1min": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-    }
-
-
 def main() -> int:
     """Start what is needed, measure, print."""
     options = parse()
@@ -195,11 +182,7 @@ def main() -> int:
         rclpy.init()
         stack.callback(rclpy.try_shutdown)
         result = machine() | measure(Counter(names), node, folder / "node.log", options.seconds)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text + "\n")
+    publish(result, options.json)
     slow = [name for name, camera in result["cameras"].items() if camera["fps"] < options.least_fps]
     if slow:
         print(f"below {options.least_fps:g} fps: {', '.join(slow)}", file=sys.stderr)
