@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,6 +25,7 @@ from websockets.sync.server import ServerConnection, serve
 from vla_core import wire
 from vla_core.errors import WireError
 from vla_policy.serving.address import Address, parse_address
+from vla_policy.serving.channel import Late
 from vla_policy.serving.client import PolicyClient, is_healthy
 from vla_policy.serving.errors import (
     ServerFailedError,
@@ -155,6 +157,24 @@ class TestFailures:
             with pytest.raises(ServerTimeoutError):
                 client.infer(observation(), SHORT_S)
             release.set()
+            client.close()
+
+    def test_an_answer_that_is_late_is_told_of_and_still_taken(self):
+        """Nobody heard of an answer that was under way until it came or was given up."""
+        told = threading.Event()
+
+        def handler(connection: ServerConnection) -> None:
+            connection.send(wire.pack({}))
+            connection.recv()
+            told.wait(WAIT_S)
+            connection.send(wire.pack(ANSWER))
+            connection.recv()
+
+        with websocket_server(handler) as address:
+            client = PolicyClient(address)
+            answer = client.infer(observation(), WAIT_S, late=Late(time.monotonic() + 0.01, told.set))
+            assert told.is_set()
+            assert answer.actions.shape == (2, 6)
             client.close()
 
     def test_a_connection_that_ends(self):

@@ -20,6 +20,7 @@ from vla_policy.inbox import Frame, Inbox, JointSample
 from vla_policy.loop import ControlLoop, LoopSettings
 from vla_policy.observe import AgeLimits
 from vla_policy.schedule import Rhythm
+from vla_policy.serving.channel import Late
 from vla_policy.serving.client import Answer
 from vla_policy.serving.errors import ServerFailedError, ServerTimeoutError, ServerUnavailableError
 
@@ -56,6 +57,7 @@ class Policy:
         self.resets = 0
         self.closed = 0
         self.messages: list[dict] = []
+        self.late: Late | None = None
         self.unreachable = False
 
     def connect(self, cancelled: threading.Event) -> Policy:
@@ -67,8 +69,9 @@ class Policy:
     def reset(self) -> None:
         self.resets += 1
 
-    def infer(self, message: dict, timeout_s: float, actions_key: str) -> Answer:
+    def infer(self, message: dict, timeout_s: float, actions_key: str, late: Late | None) -> Answer:
         self.messages.append(message)
+        self.late = late
         return self.answer(message)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +87,8 @@ def test_says_that_it_holds_while_it_waits_for_an_answer(held_back):
 
     def answer(message: dict) -> Answer:
         asked.set()
+        if (late := rig.policy.late) is not None and not release.wait(max(0.0, late.at_s - time.monotonic())):
+            late.tell()
         release.wait(WAIT_S)
         return Answer(RAMP, 1.0)
 

@@ -6,10 +6,10 @@ holds, which means that it commands nothing more, so that the arm comes to rest 
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from vla_core.chunk import ActionChunk, Hold, JoinRules, Plan, brake, join
@@ -20,6 +20,7 @@ from vla_policy.inbox import Inbox
 from vla_policy.model import ModelSpec
 from vla_policy.observe import AgeLimits, Snapshot, Stale, decode, observe
 from vla_policy.schedule import FRESH_NS, FRESH_PATIENCE_NS, Backoff, Rhythm, Turnaround
+from vla_policy.serving.channel import Late
 from vla_policy.serving.client import Answer, PolicyClient
 from vla_policy.serving.errors import ServerTimeoutError
 from vla_policy.serving.link import Link
@@ -75,7 +76,7 @@ class Outlet(Protocol):
         ...
 
     def holding(self, reason: str) -> None:
-        """The loop holds; called once for each new reason, also by a thread that watches while the loop waits."""
+        """The loop holds; called once for each new reason."""
         ...
 
     def crashed(self, error: Exception) -> None:
@@ -201,8 +202,8 @@ class ControlLoop:
             self._hold(str(error))
             return
         asked_ns = self._clock.now().mono_ns
-        with self._standstill_told():
-            answer = client.infer(message, self._settings.request_timeout_s, self._spec.keys.actions)
+        keys, timeout_s = self._spec.keys, self._settings.request_timeout_s
+        answer = client.infer(message, timeout_s, keys.actions, self._standstill())
         answered = self._clock.now()
         self._backoff.reset()
         outcome = self._joined(snapshot, answer, began, answered)
@@ -235,21 +236,11 @@ class ControlLoop:
     def _is_refused(self, now_ns: int) -> bool:
         return self._following.is_lost(self._inbox.taken_up(), now_ns)
 
-    @contextlib.contextmanager
-    def _standstill_told(self) -> Iterator[None]:
-        """Say that the arm holds when its plan ends before the answer is here: that may take seconds."""
+    def _standstill(self) -> Late | None:
+        """When to say that the arm holds: its plan may end seconds before the answer is here."""
         if self._plan is None or self._reason is not None:
-            yield
-            return
-        left_s = max(0.0, (self._plan.end_ns - self._clock.now().mono_ns) / NS_PER_S)
-        watch = threading.Timer(left_s, self._hold, [NO_ANSWER_YET])
-        watch.daemon = True
-        watch.start()
-        try:
-            yield
-        finally:
-            watch.cancel()
-            watch.join()
+            return None
+        return Late(self._plan.end_ns / NS_PER_S, partial(self._hold, NO_ANSWER_YET))
 
     def _prompt(self) -> str:
         return self._inbox.prompt(self._settings.prompt or self._spec.prompt)

@@ -10,7 +10,8 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
@@ -28,6 +29,19 @@ CLOSE_TIMEOUT_S = 0.2
 """Goodbyes are a courtesy: the server drops the session either way."""
 MIN_TIMEOUT_S = 0.001
 """A socket timeout of 0 would mean «do not block» instead of «time is up»."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Whom to tell when an answer is late, without giving up on it.
+
+    Attributes:
+        at_s: when it is late, monotonic.
+        tell: called in the waiting thread; may be called again for the same answer.
+    """
+
+    at_s: float
+    tell: Callable[[], None]
 
 
 class Channel:
@@ -77,7 +91,7 @@ class Channel:
         self._protocol.send_binary(data)
         self._flush(deadline)
 
-    def receive(self, deadline: float) -> bytes | str:
+    def receive(self, deadline: float, late: Late | None = None) -> bytes | str:
         """Wait for one message: bytes, or text where the server reports an error.
 
         Raises:
@@ -89,7 +103,7 @@ class Channel:
             while not self._frames:
                 if self._protocol.state is State.CLOSED:
                     raise ServerUnavailableError(f"server {self._address} closed the connection{self._why()}")
-                self._pump(deadline)
+                self._pump(deadline, late)
             frame = self._frames.pop(0)
             if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
                 kind, parts = frame.opcode, []
@@ -113,9 +127,9 @@ class Channel:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _pump(self, deadline: float) -> None:
+    def _pump(self, deadline: float, late: Late | None = None) -> None:
         """Read what there is, answer what the protocol wants answered."""
-        data = self._read(deadline)
+        data = self._read_or_tell(deadline, late)
         if data:
             self._protocol.receive_data(data)
         else:
@@ -123,6 +137,13 @@ class Channel:
         self._frames.extend(event for event in self._protocol.events_received() if isinstance(event, Frame))
         with contextlib.suppress(ServerUnavailableError):  # a broken connection shows at the next read, with its reason
             self._flush(deadline)
+
+    def _read_or_tell(self, deadline: float, late: Late | None) -> bytes:
+        if late is not None and late.at_s < deadline:
+            with contextlib.suppress(ServerTimeoutError):
+                return self._read(late.at_s)
+            late.tell()
+        return self._read(deadline)
 
     def _read(self, deadline: float) -> bytes:
         try:

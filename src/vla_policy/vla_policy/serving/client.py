@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vla_core import wire
 from vla_core.errors import WireError
 from vla_policy.serving.address import Address
-from vla_policy.serving.channel import Channel, open_socket
+from vla_policy.serving.channel import Channel, Late, open_socket
 from vla_policy.serving.errors import ServerFailedError
 
 CONNECT_TIMEOUT_S = 5.0
@@ -83,8 +83,14 @@ class PolicyClient:
             self._channel.close()
             raise
 
-    def infer(self, observation: Mapping[str, Any], timeout_s: float, actions_key: str = "actions") -> Answer:
-        """Ask for the action chunk that answers `observation` (as on the wire).
+    def infer(
+        self,
+        observation: Mapping[str, Any],
+        timeout_s: float,
+        actions_key: str = "actions",
+        late: Late | None = None,
+    ) -> Answer:
+        """Ask for the action chunk that answers `observation` (as on the wire); tell `late` while there is none.
 
         Raises:
             ServerUnavailableError: the connection ended, or no answer came within `timeout_s`.
@@ -94,12 +100,12 @@ class PolicyClient:
         data = wire.pack(observation)
         begun = time.monotonic()
         self._channel.send(data, begun + timeout_s)
-        message = self._receive(begun + timeout_s)
+        message = self._receive(begun + timeout_s, late)
         round_trip_ms = (time.monotonic() - begun) * MS_PER_S
         return _parse(message, round_trip_ms, actions_key)
 
-    def _receive(self, deadline: float) -> dict[Any, Any]:
-        data = self._channel.receive(deadline)
+    def _receive(self, deadline: float, late: Late | None = None) -> dict[Any, Any]:
+        data = self._channel.receive(deadline, late)
         if isinstance(data, str):
             last_line = data.strip().rpartition("\n")[2]
             raise ServerFailedError(f"server {self.address} reported an error: {last_line}", data)
