@@ -162,7 +162,7 @@ class Session:
                 break
         else:
             far = max(home, key=lambda joint: abs(self.graph.joints.get(joint, 9.0) - home[joint]))
-            raise DemoError(f"the arm did not come home in {HOME_TRIES} tries; joint {far} is furthest off; see demo.log")
+            raise DemoError(f"the arm did not come home in {HOME_TRIES} tries, {far} least of all; see demo.log")
 
     def _is_at(self, pose: Mapping[str, float]) -> bool:
         joints = self.graph.joints
