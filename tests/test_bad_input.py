@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -197,10 +198,9 @@ def test_a_demo_whose_disk_is_full_says_so_at_once(evergreen: Commands, tmp_path
 def test_a_disk_that_becomes_full_ends_the_demo(tmp_path: Path) -> None:
     """The graph was stopped, but the demo went on waiting for it."""
     log = demo.Log(tmp_path / "demo.log", Console(quiet=True), verbose=False)
-    log._stream = Path("/dev/full").open("w", buffering=1)
-    log(Output("policy-1", "stdout", "driving"))
+    with contextlib.suppress(OSError), Path("/dev/full").open("w", buffering=1) as log._stream:
+        log(Output("policy-1", "stdout", "driving"))
     assert log.failure == f"cannot write to {tmp_path}/demo.log: {NO_ROOM}"
-    log.close()
 
 
 @pytest.mark.parametrize("name", ["demo.json", "cameras.png", "latency.png"])

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import rclpy
+from commands import pause
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
 
 from vla_ros import diagnostics, qos
 from vla_sim.control import SimClient
@@ -22,6 +24,8 @@ REST_RAD = 0.005
 """Below this from one look to the next the arm has come to rest."""
 LOOK_S = 0.25
 WATCHED_S = 1.0
+EVERY_STATUS = QoSProfile(depth=100, reliability=qos.STATUS.reliability, durability=qos.STATUS.durability)
+"""A busy machine must not hide a state that was short."""
 
 
 class Watcher:
@@ -35,11 +39,13 @@ class Watcher:
         self._executor.add_node(self._node)
         self.statuses: dict[str, DiagnosticStatus] = {}
         self.policy: dict[str, str] = {}
-        self._node.create_subscription(DiagnosticStatus, "policy/status", self._on_policy, qos.STATUS)
+        self._history: list[dict[str, str]] = []
+        self._node.create_subscription(DiagnosticStatus, "policy/status", self._on_policy, EVERY_STATUS)
         self._node.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
 
     def _on_policy(self, message: DiagnosticStatus) -> None:
         self.policy = diagnostics.values(message)
+        self._history.append(self.policy)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.statuses.update({status.name: status for status in message.status})
@@ -52,6 +58,7 @@ class Watcher:
     def forget(self) -> None:
         """What was heard of a graph that has ended counts no more."""
         self.policy, self.statuses = {}, {}
+        self._history.clear()
 
     def until(self, condition: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
         deadline = time.monotonic() + timeout_s
@@ -61,12 +68,15 @@ class Watcher:
 
     def until_driving(self) -> None:
         self.until(lambda: self.policy.get("state") == "driving", "the policy drives")
+        self._history.clear()
 
     def until_holding(self, reason: str) -> None:
-        def holds() -> bool:
-            return self.policy.get("state") == "holding" and reason in self.policy["reason"]
+        """Wait until the policy has held for this reason since it last drove; it may drive again by now."""
 
-        self.until(holds, f"the policy holds because of {reason!r}")
+        def held() -> bool:
+            return any(said["state"] == "holding" and reason in said["reason"] for said in self._history)
+
+        self.until(held, f"the policy holds because of {reason!r}")
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -91,7 +101,7 @@ class Arm:
         end_s = truth["time_s"] + seconds
         while truth["time_s"] < end_s:
             truth = self.client.truth()
-            time.sleep(0.02)
+            pause()
         return np.array(truth["joints"])
 
     def moves(self, timeout_s: float = WAIT_S) -> bool:
