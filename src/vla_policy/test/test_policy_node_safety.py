@@ -40,9 +40,10 @@ def own_domain() -> Iterator[None]:
 
 def wait_reports(robot: Robot, count: int, policy: base.PolicyProcess) -> None:  # noqa: F811
     """Wait for some of the node's reports, one of which comes with every look at whether to try again."""
-    for _ in range(count):
-        robot.diagnostics.clear()
-        robot.wait("diagnostics", lambda: "policy: chunks" in robot.diagnostics, policy)
+    fresh: list[DiagnosticArray] = []  # those of a subscription that already waited may be old
+    subscription = robot.node.create_subscription(DiagnosticArray, "/diagnostics", fresh.append, qos.DIAGNOSTICS)
+    robot.wait(f"{count} reports", lambda: len(fresh) >= count, policy)
+    robot.node.destroy_subscription(subscription)
 
 
 class TestStopping:

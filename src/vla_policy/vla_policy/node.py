@@ -22,9 +22,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_core.chunk import Plan
 from vla_core.errors import EvergreenError
+from vla_policy import messages
 from vla_policy.clock import SystemClock
 from vla_policy.engine import Engine
-from vla_policy.inbox import Frame, Inbox, JointSample
+from vla_policy.inbox import Inbox
 from vla_policy.model import ModelSpec
 from vla_policy.serving.errors import ServerUnavailableError
 from vla_policy.settings import ACTIVE_MODEL, CHANGEABLE, Settings, objection
@@ -34,8 +35,6 @@ from vla_ros import diagnostics, qos
 from vla_ros.lifecycle import BackgroundLifecycleNode, Outcome, reported
 from vla_ros.main import run
 from vla_ros.params import declare
-from vla_ros.stamps import to_ns
-from vla_ros.trajectories import trajectory
 
 DIAGNOSTICS_PERIOD_S = 1.0
 SWITCH_INTERVAL_S = 0.0005
@@ -58,6 +57,7 @@ class PolicyNode(BackgroundLifecycleNode):
             self._inbox, self, self._clocks, log=lambda line: self.get_logger().info(f"policy_server: {line}")
         )
         self._status, self._counts = PolicyStatus(), ChunkCounts()
+        self._report = partial(messages.report, self.get_fully_qualified_name())
         self._saying = threading.Lock()
         self._inputs: list[Any] = []
         self._defect: Exception | None = None
@@ -167,15 +167,10 @@ class PolicyNode(BackgroundLifecycleNode):
             self._inputs.append(self.create_subscription(CompressedImage, topic, callback, qos.CAMERA_SUB))
 
     def _on_frame(self, camera: str, message: CompressedImage, info: dict[str, int]) -> None:
-        now = self._clocks.now()
-        source_ns = info["source_timestamp"] or now.system_ns
-        received_ns = info["received_timestamp"] or now.system_ns
-        frame = Frame(message.data.tobytes(), to_ns(message.header.stamp), source_ns, received_ns, now)
-        self._inbox.put_frame(camera, frame)
+        self._inbox.put_frame(camera, messages.to_frame(message, info, self._clocks.now()))
 
     def _on_joints(self, message: JointState) -> None:
-        stamp_ns, now = to_ns(message.header.stamp), self._clocks.now()
-        self._inbox.put_joints(JointSample(tuple(message.name), tuple(message.position), stamp_ns, now))
+        self._inbox.put_joints(messages.to_joints(message, self._clocks.now()))
 
     def _on_prompt(self, message: String) -> None:
         self._inbox.put_prompt(message.data)
@@ -195,15 +190,14 @@ class PolicyNode(BackgroundLifecycleNode):
     def command(self, plan: Plan, stamp_ns: int) -> None:
         """Publish a plan; its points' times count from the stamp in the header."""
         if self.context.ok() and self._engine.spec is not None:
-            after_ns = (plan.times_ns - plan.stamp_ns).tolist()
-            self._trajectories.publish(trajectory(stamp_ns, self._engine.spec.joint_names, after_ns, plan.positions))
+            self._trajectories.publish(messages.from_plan(plan, stamp_ns, self._engine.spec.joint_names))
 
     def chunk_done(self, timing: ChunkTiming, gap_s: float) -> None:
         """Count a chunk and publish its stages."""
         self._meter.add(timing)
         self._counts = self._counts.with_chunk(gap_s)
         if self.context.ok():
-            self._latencies.publish(self._report(": latency", True, "", timing.values()))
+            self._latencies.publish(self._report("latency", True, "", timing.values()))
 
     def driving(self, spec: ModelSpec) -> None:
         """Say that it drives."""
@@ -235,21 +229,13 @@ class PolicyNode(BackgroundLifecycleNode):
     def _on_diagnostics(self) -> None:
         if self._defect is not None:
             raise self._defect
-        if self._try_again:
-            self._try_again = False
-            if self._wanted:
-                self.in_background(self._bring_up)
+        due, self._try_again = self._try_again, False
+        if due and self._wanted:
+            self.in_background(self._bring_up)
         summaries, status = self._meter.summaries(), self._status
-        statuses = [
-            self._report(": latency", *verdict(summaries), flatten(summaries)),
-            self._report(": chunks", status.is_well, status.sentence, asdict(self._counts)),
-        ]
-        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), statuses))
-
-    def _report(self, part: str, well: bool, sentence: str, values: dict[str, Any]) -> DiagnosticStatus:
-        """All nodes of all namespaces meet on /diagnostics, so a status names its node in full."""
-        name = self.get_fully_qualified_name().lstrip("/") + part
-        return diagnostics.status(name, diagnostics.OK if well else diagnostics.WARN, sentence, values)
+        latency = self._report("latency", *verdict(summaries), flatten(summaries))
+        chunks = self._report("chunks", status.is_well, status.sentence, asdict(self._counts))
+        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), [latency, chunks]))
 
 
 def main() -> None:
