@@ -25,6 +25,7 @@ setup(
         *tree("config"),
         *tree("rviz"),
         *tree("urdf"),
+        (f"{share}/models/expert", ["../models/expert/manifest.json"]),  # what the demo runs unless told otherwise
     ],
     install_requires=["setuptools"],
     zip_safe=True,

@@ -1,19 +1,36 @@
 """The launch files, the configuration that they name, and the node that publishes the description."""
 
 import os
+import queue
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from evergreen.launch import LaunchError, LaunchPlan, TemporaryFile, declared_arguments, make_plan, rcl_yaml
+from evergreen.launch import (
+    Event,
+    Exited,
+    Launcher,
+    LaunchError,
+    LaunchPlan,
+    Output,
+    TemporaryFile,
+    declared_arguments,
+    make_plan,
+    rcl_yaml,
+)
 from evergreen.launch.packages import find_install
+from vla_core import manifest
 from vla_core.joints import SO101_JOINTS
+from vla_core.runtime import run_dir
 
 HERE = Path(__file__).resolve().parents[1]
 URDF = HERE / "urdf/so101.urdf"
@@ -69,6 +86,8 @@ def test_nothing_moves_unless_asked() -> None:
     assert defaults["autostart"] == "false"
     with pytest.raises(LaunchError, match=r"'port' .* must be given"):
         make_plan(HERE / "robot.launch.xml", {})
+    with pytest.raises(LaunchError, match=r"'model' .* must be given"):
+        make_plan(HERE / "robot.launch.xml", {name: value for name, value in ROBOT.items() if name != "model"})
 
 
 @built
@@ -89,6 +108,49 @@ def test_the_demo_is_the_robot_with_a_simulated_world(tmp_path: Path) -> None:
     files = [Path(str(parameters(plan, "/cameras")["cameras_file"]))]
     files += [Path(str(parameters(plan, "/arm_controller")["calibration"]))]
     assert all(file.is_file() for file in files)
+
+
+@pytest.fixture
+def bare() -> Iterator[dict[str, str]]:
+    """The environment of a container: nobody chose a run folder. What the default makes is removed."""
+    chosen = ("EVERGREEN_RUN_DIR", "XDG_RUNTIME_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
+    environment["USER"] = f"test-{os.getpid()}"  # other demos may run here
+    yield environment
+    shutil.rmtree(f"/tmp/evergreen-{environment['USER']}", ignore_errors=True)
+
+
+@built
+def test_the_demo_needs_no_arguments(bare: dict[str, str]) -> None:
+    """`model` was required, though every demo can run the expert."""
+    plan = make_plan(HERE / "demo.launch.xml", {}, bare)
+    model = manifest.load(Path(str(parameters(plan, "/policy")["model"])))
+    assert (model.name, model.backend) == ("expert", "expert")
+    # The three who know a run folder agree: launch file, simulator and the nodes' own default.
+    folder = f"/tmp/evergreen-{bare['USER']}/evergreen"
+    assert parameters(plan, "/arm_controller")["port"] == f"{folder}/arm"
+    for process in plan.processes:
+        assert str(run_dir(process.environment)) == folder
+        assert process.environment["EVERGREEN_SIM_CONTROL"] == f"{folder}/simulator.sock"
+    nobody = {name: value for name, value in bare.items() if name != "USER"}
+    assert parameters(make_plan(HERE / "demo.launch.xml", {}, nobody), "/arm_controller")["port"] == (
+        "/tmp/evergreen-demo/evergreen/arm"
+    )
+
+
+@built
+@pytest.mark.sim
+def test_the_simulator_starts_where_nobody_chose_a_run_folder(bare: dict[str, str]) -> None:
+    """It ended with `there is no folder`: launch file and simulator had different defaults; it made only its own."""
+    plan = make_plan(HERE / "demo.launch.xml", {"http_port": "0"}, bare)
+    port = Path(str(parameters(plan, "/arm_controller")["port"]))
+    told: queue.Queue[Event] = queue.Queue()
+    with Launcher(LaunchPlan(plan.file, plan.processes[:1], plan.environment), on_event=told.put) as launcher:
+        while not (isinstance(event := told.get(timeout=DEADLINE_S), Output) and "simulator ready" in event.line):
+            assert not isinstance(event, Exited), event
+        assert port.is_symlink()
+        assert [stat.S_IMODE(folder.stat().st_mode) for folder in (port.parent, port.parent.parent)] == [0o700, 0o700]
+        assert launcher.stop() == 0
 
 
 @built

@@ -129,6 +129,7 @@ def test_a_file_with_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
+        {},
         {"model": "/models/act"},
         {"model": "backend:expert", "prompt": "pick up: the 'black' cube", "description": "none", "seed": "7"},
         {"model": "m", "server": "wss://example.org:443", "autostart": "false"},

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ from vla_sim.mjpeg import MjpegServer, format_stamp, part
 from vla_sim.process import SimulatorProcess
 from vla_sim.pty_port import PtyPort
 from vla_sim.servo_bus import BROADCAST_ID, Instruction, packet
-from vla_sim.simulator import parse
+from vla_sim.simulator import make_folder_of, parse
 from vla_sim.sts3215 import Address
 
 pytestmark = pytest.mark.timeout(120)
@@ -135,7 +136,7 @@ def test_help() -> None:
     assert "--port-link" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--sede", "1"], ["--port-link", "/nonexistent/servos", "--no-cameras"]])
+@pytest.mark.parametrize("arguments", [["--sede", "1"], ["--port-link", "/proc/nowhere/servos", "--no-cameras"]])
 def test_bad_arguments_end_with_2_and_name_the_option(arguments: list[str]) -> None:
     result = run_to_end(*arguments)
     assert result.returncode == 2
@@ -155,6 +156,19 @@ def test_bad_arguments_end_with_2_and_name_the_option(arguments: list[str]) -> N
 def test_impossible_values_are_named(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(arguments)
+
+
+def test_folders_of_its_paths_are_made_for_this_user_alone(tmp_path: Path) -> None:
+    """Only its own default folder was made: with any other the simulator ended with `make it, or choose another`."""
+    tmp_path.chmod(0o755)
+    make_folder_of(tmp_path / "a/b/servos", "--port-link")
+    make_folder_of(tmp_path / "a/c/sim.sock", "--control")
+    make_folder_of(tmp_path / "a/c/sim.sock", "--control")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in (".", "a", "a/b", "a/c")]
+    assert modes == [0o755, 0o700, 0o700, 0o700]
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"--control .*/file/d/sim.sock: folder .*/file/d: Not a directory; choose"):
+        make_folder_of(tmp_path / "file/d/sim.sock", "--control")
 
 
 def test_a_control_socket_needs_a_folder(tmp_path: Path) -> None:

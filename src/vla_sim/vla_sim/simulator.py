@@ -118,6 +118,21 @@ def parse(arguments: Sequence[str]) -> Options:
     )
 
 
+def make_folder_of(path: Path, option: str) -> None:
+    """Make the folders above `path` that are missing, for this user alone.
+
+    Raises:
+        ConfigError: one cannot be made; the message names `option`.
+    """
+    try:
+        missing = [folder for folder in path.parents if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o700, exist_ok=True)  # `parents=True` would give those above it the usual mode
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{option} {path}: folder {error.filename}: {reason}; choose another path") from error
+
+
 class Services(threading.Thread):
     """The asyncio loop of the two servers. `ready` is done when both listen; else it has the error."""
 
@@ -175,8 +190,8 @@ class Simulator:
         """
         self._options = options
         self._failed = False
-        for folder in {options.port_link.parent, options.control.parent} & {run_dir()}:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder_of(options.port_link, "--port-link")
+        make_folder_of(options.control, "--control")
         world = World(options.cameras, options.width, options.height)
         world.reset(options.seed)
         limits = position_limits()
