@@ -65,7 +65,7 @@ child.stdout.readline()
 print('child', child.pid, flush=True)
 sys.exit(3)
 """
-"""Starts another process and dies without it, as a crashing node does with its server."""
+"""Starts another process in its own group and dies without it."""
 
 
 def python(code: str, *arguments: str) -> tuple[str, ...]:
