@@ -139,6 +139,7 @@ def test_a_node_with_bad_files_says_which_line(launch: Callable[[str], Running],
         "wrong": ("arm", {}, wrong),
         "no_calibration": ("arm", {"calibration": tmp_path / "no.json"}, unknown),
         "bad_calibration": ("arm", {"calibration": calibration}, None),
+        "empty_calibration": ("arm", {}, None),
     }
     expected = {
         "no_yaml": f"{no_yaml}: line 3: no valid YAML",
@@ -148,6 +149,7 @@ def test_a_node_with_bad_files_says_which_line(launch: Callable[[str], Running],
         "wrong": "node wrong: parameter 'rate_hz' must be a number, not 'fast'",
         "no_calibration": f"parameter calibration: there is no file '{tmp_path}/no.json'; calibrate the arm with",
         "bad_calibration": f"parameter calibration: cannot read '{calibration}': ",
+        "empty_calibration": "parameter calibration is empty; calibrate the arm with",
     }
     running = launch("".join(node(name, *what) for name, what in nodes.items()))
     assert running.finish(WAIT_S) == 1, running.text()

@@ -3,6 +3,7 @@
 EvergreenError
 ├── BusError                  the serial port or a servo does not do its part; retried by the control loop
 │   ├── PortUnavailableError  the port cannot be opened
+│   │   └── PortAbsentError   there is no such device
 │   ├── PortLostError         the port went away while it was open
 │   ├── NoReplyError          a servo stayed silent
 │   └── CorruptReplyError     what came back is no reply to what was asked
@@ -25,6 +26,10 @@ class BusError(EvergreenError):
 
 class PortUnavailableError(BusError):
     """The port is absent, in use, forbidden or no serial port."""
+
+
+class PortAbsentError(PortUnavailableError):
+    """There is no such device (yet)."""
 
 
 class PortLostError(BusError):

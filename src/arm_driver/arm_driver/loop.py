@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from arm_driver.arm import Arm
 from arm_driver.control import Controller, Cycle, Event, Measured, State
-from arm_driver.errors import BusError, PortLostError, ServoMismatchError
+from arm_driver.errors import BusError, PortAbsentError, PortLostError, ServoMismatchError
 from arm_driver.protection import Severity
 from arm_driver.trajectory import NS_PER_S, Rejected, Trajectory
 
@@ -126,6 +126,7 @@ class ControlLoop:
         self._read_ns = 0
         self._backoff_s = FIRST_BACKOFF_S
         self._complaint = ""
+        self._unplugged = False
         self._thread = threading.Thread(target=self._main, name="control", daemon=True)
 
     def start(self) -> None:
@@ -233,7 +234,7 @@ class ControlLoop:
             final = isinstance(error, ServoMismatchError)
             with self._lock:
                 self._controller.disconnected(str(error), final=final)
-            if str(error) != self._complaint:  # said once, not at every attempt
+            if self._is_news(error):
                 self._complaint = str(error)
                 self._tell(Severity.ERROR, f"{error}. " + ("Call resume to try again" if final else "Trying again"))
             if not final:
@@ -245,8 +246,14 @@ class ControlLoop:
             self._controller.connected(now_ns, standing.setpoint)
         self.measured, self._read_ns = standing.measured, now_ns
         self.counters.connections += 1
-        self._backoff_s, self._complaint = FIRST_BACKOFF_S, ""
+        self._backoff_s, self._complaint, self._unplugged = FIRST_BACKOFF_S, "", False
         self._tell(Severity.OK, f"connected to {len(standing.setpoint)} servos; holding where the arm stands")
+
+    def _is_news(self, error: BusError | ServoMismatchError) -> bool:
+        """An error is said once, not at every attempt; that an unplugged port is absent, only once that lasts."""
+        if isinstance(error, PortAbsentError) and self._unplugged and self._backoff_s < LONGEST_BACKOFF_S:
+            return False
+        return str(error) != self._complaint
 
     def _play(self) -> None:
         """Cycles until the connection is lost or the process ends."""
@@ -347,7 +354,7 @@ class ControlLoop:
                 request.answer = self._controller.resume()
                 request.done.set()
         self._let_go(torque_off=False)
-        self._complaint = str(error)
+        self._complaint, self._unplugged = str(error), isinstance(error, PortLostError)
         self._tell(Severity.ERROR, f"{error}. The servos hold their last goal; connecting again")
 
     def _settle(self) -> None:

@@ -10,6 +10,7 @@ from arm_driver import calibration
 from arm_driver.arm import ServoSetup
 from arm_driver.calibration import GRIPPER_CENTRE_RAD, Calibration
 from arm_driver.control import ControlRules
+from arm_driver.errors import CalibrationError
 from arm_driver.feetech.bus import DEFAULT_BAUD
 from arm_driver.limiter import JointRule
 from arm_driver.protection import FollowRule, HealthRule, StallRule
@@ -127,6 +128,8 @@ class Settings:
         Raises:
             CalibrationError: it cannot be used.
         """
+        if not self.calibration:
+            raise CalibrationError(f"parameter calibration is empty; {calibration.CURE}")
         centres = dict(zip(self.joint_names, self.centre_rad, strict=True))
         return calibration.load(Path(self.calibration), self.joint_names, centres)
 

@@ -22,7 +22,7 @@ from typing import Protocol
 
 import serial
 
-from arm_driver.errors import PortLostError, PortUnavailableError
+from arm_driver.errors import PortAbsentError, PortLostError, PortUnavailableError
 
 _CHUNK_BYTES = 4096
 """More than any reply: what is in the buffer beyond the reply is noticed, not left for the next one."""
@@ -200,7 +200,8 @@ def open_port(url: str, baud: int) -> Port:
         else:
             handle = serial.serial_for_url(url, baudrate=baud, timeout=0 if has_descriptor else _SLICE_S)
     except (OSError, ValueError, termios.error) as error:
-        raise PortUnavailableError(_why_unavailable(url, baud, error)) from error
+        kind = PortAbsentError if getattr(error, "errno", None) == errno.ENOENT else PortUnavailableError
+        raise kind(_why_unavailable(url, baud, error)) from error
     if is_device:
         # FTDI adapters would batch replies for 16 ms; others refuse the request or do not know it.
         with contextlib.suppress(OSError, ValueError, AttributeError):
