@@ -3,6 +3,7 @@
 The children are small Python programs, told apart by their arguments; every wait has a deadline.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -350,7 +351,8 @@ class Kernel:
     def release(self) -> None:
         for pid in self.foreign.copy():
             self.foreign.discard(pid)
-            os.killpg(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 @pytest.fixture
