@@ -85,7 +85,7 @@ def bad_models(folder: Path) -> dict[str, tuple[Path, str]]:
         ),
         "stretched": (
             write_model(folder / "stretched", image_pipeline="rgb-stretch-v0"),
-            f"{folder}/stretched needs image pipeline 'rgb-stretch-v0'; Evergreen has 'rgb-cover-area-v1'",
+            f"{folder}/stretched needs image pipeline 'rgb-stretch-v0'; this Evergreen has 'rgb-cover-area-v1'. Train ",
         ),
     }
 
@@ -103,6 +103,7 @@ def test_a_model_that_cannot_run_is_named_with_the_cure(launch: Callable[[str], 
     for name, (_, expected) in models.items():
         (said,) = errors_of(running, name)
         assert expected in said
+        assert running.text().count(expected) == 1, "said once"
 
 
 @pytest.mark.sim

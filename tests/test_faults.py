@@ -195,7 +195,7 @@ def test_a_killed_policy_server_is_started_again(robot: Robot) -> None:
 def test_a_policy_server_that_keeps_dying_leaves_the_arm_holding(robot: Robot) -> None:
     """Its folder is damaged while it runs: each restart fails, less and less often."""
     graph = robot.model / "policy.onnx"
-    whole = graph.read_bytes()
+    whole, said = graph.read_bytes(), len(robot.graph.text())
     graph.write_bytes(whole[: len(whole) // 2])
     (server,) = robot.servers()
     server.kill()
@@ -203,6 +203,7 @@ def test_a_policy_server_that_keeps_dying_leaves_the_arm_holding(robot: Robot) -
     assert robot.arm.holds()
     graph.write_bytes(whole)
     robot.until_driving()
+    assert robot.graph.text()[said:].count("fetch it again") == 1, "said once, not at every attempt"
 
 
 def test_a_killed_policy_node_comes_back(robot: Robot) -> None:

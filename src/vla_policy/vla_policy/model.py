@@ -85,7 +85,8 @@ class ModelSpec:
             )
         if self.image_pipeline != PIPELINE_ID:
             raise ModelError(
-                f"model {self.label} needs image pipeline {self.image_pipeline!r}; this Evergreen has {PIPELINE_ID!r}"
+                f"model {self.label} needs image pipeline {self.image_pipeline!r}; this Evergreen has {PIPELINE_ID!r}. "
+                "Train the model with it, or run the Evergreen that the model was made with"
             )
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from vla_core.errors import ConfigError
+from vla_core.errors import ConfigError, EvergreenError
 from vla_core.runtime import run_dir
 from vla_policy.serving.address import Address, parse_address, unix_address
 from vla_policy.serving.client import CONNECT_TIMEOUT_S, PolicyClient
@@ -82,7 +82,11 @@ class LocalLink:
                 self._log(str(self._process.obituary()))
                 self._process.stop()
             self._process = ServerProcess(self._command, self._log)
-            self._process.wait_ready(self._load_timeout_s, cancelled)
+            try:
+                self._process.wait_ready(self._load_timeout_s, cancelled)
+            except EvergreenError:
+                self.close()  # why is in the error: the next attempt has nothing to tell of this one
+                raise
         return PolicyClient(self._command.address, metadata_timeout_s=self._load_timeout_s)
 
     def reset(self) -> None:

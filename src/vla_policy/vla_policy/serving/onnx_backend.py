@@ -88,7 +88,10 @@ def _checked_manifest(folder: Path) -> Manifest:
     if GRAPH_FILE not in manifest.files:
         raise ManifestError(f"{folder}: its manifest lists no {GRAPH_FILE}; export the model to ONNX first")
     if manifest.image_pipeline != PIPELINE_ID:
-        raise ModelError(f"{folder} needs image pipeline {manifest.image_pipeline!r}; Evergreen has {PIPELINE_ID!r}")
+        raise ModelError(
+            f"{folder} needs image pipeline {manifest.image_pipeline!r}; this Evergreen has {PIPELINE_ID!r}. "
+            "Train the model with it, or run the Evergreen that the model was made with"
+        )
     if manifest.n_obs_steps != 1:
         raise ModelError(f"{folder} looks at {manifest.n_obs_steps} past observations; backend 'onnx' keeps none")
     # Only what is loaded here: a checkpoint of other backends beside it would double the time to the first action.

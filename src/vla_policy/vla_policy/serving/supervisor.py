@@ -30,6 +30,8 @@ HEALTH_TIMEOUT_S = 1.0
 STOP_STEPS = ((signal.SIGINT, 1.0), (signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0))
 """Signal, and seconds until the next: a request under way may finish, a stuck one must not hold up a shutdown."""
 KEPT_LINES = 20
+ERROR_PREFIX = "error: "
+"""How the server begins the one line with which it refuses an address or a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class ServerProcess:
         code = self._process.returncode
         last = self._lines[-1] if self._lines else "it said nothing"
         if code == EXIT_CONFIG:
-            return ModelError(last.removeprefix("error: "))
+            return ModelError(last.removeprefix(ERROR_PREFIX))
         if code is not None and code < 0:
             return ServerUnavailableError(f"the policy server was ended by {signal.Signals(-code).name}")
         return ServerUnavailableError(f"the policy server ended with exit code {code}: {last}")
@@ -144,6 +146,8 @@ class ServerProcess:
         with stream:
             for line in stream:
                 text = line.rstrip()
-                if text:
-                    self._lines.append(text)
+                if not text:
+                    continue
+                self._lines.append(text)
+                if not text.startswith(ERROR_PREFIX):  # its last words; whoever asks for the obituary reports them
                     self._log(text)
