@@ -27,7 +27,8 @@ from evergreen.launch.writer import Writer
 DETAILS = """\
 Ctrl-C sends SIGINT to every process, then SIGTERM and SIGKILL, 5 s after each other, to those that stay. A second
 and a third Ctrl-C do not wait. The exit code is 1 where a process with on_exit="shutdown" ended by itself, one
-could not be started or had to be killed, or a graph that ended by itself had a failure."""
+could not be started, was given up because its configuration is wrong, had to be killed or could not be, or a graph
+that ended by itself had a failure."""
 
 SHOWN_LINES = 12
 """Of a parameter file in the dry run; a URDF would hide the rest. --json shows all."""
