@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("rclpy")
+pytest.importorskip("mujoco")
 
 from commands import Commands, Running
 from rich.console import Console
@@ -108,7 +109,6 @@ def test_a_model_that_cannot_run_is_named_with_the_cure(launch: Callable[[str], 
 
 @pytest.mark.sim
 def test_a_demo_of_such_a_model_ends_with_the_same_words(evergreen: Commands, tmp_path: Path) -> None:
-    pytest.importorskip("mujoco")
     model = write_model(tmp_path / "ceiling", camera="ceiling")
     out = tmp_path / "out"
     running = evergreen(["demo", "--policy", model, "--out", out, "--size", "64x48", "--fps", 5], OMP_NUM_THREADS=1)

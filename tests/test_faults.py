@@ -32,6 +32,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.sim]
 
 CONFIG = ROOT / "launch/config"
 STOP_S = 30.0
+CAMERAS, FPS = ("front", "rear"), 10
+"""The model needs the first; each more would only keep a processor busy."""
 ERROR, WARN, OK = b"\x02", b"\x01", b"\x00"
 
 
@@ -42,13 +44,16 @@ class Robot:
         self.hardware = hardware
         self.arm = Arm(client)
         self.http_port = client.status()["http_port"]
+        self.cameras_file = folder / "cameras.yaml"
+        urls = {name: f"http://127.0.0.1:{self.http_port}/{name}/stream.mjpg" for name in CAMERAS}
+        lines = [f"  {name}: {{url: '{url}', fps: {FPS}}}" for name, url in urls.items()]
+        self.cameras_file.write_text("\n".join(["cameras:", *lines]))
         self.model = write_model(folder / "circles")
         self.commands = Commands(folder)
         self.graph: Running | None = None
         self.environment = {
             "ROS_DOMAIN_ID": domain,
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "EVERGREEN_CAMERA_PORT": self.http_port,
             "OMP_NUM_THREADS": 1,
         }
         self.domain = domain
@@ -68,7 +73,7 @@ class Robot:
         arguments = {
             "port": self.hardware.port,
             "calibration": CONFIG / "so101_sim_calibration.json",
-            "cameras_file": CONFIG / "cameras_sim.yaml",
+            "cameras_file": self.cameras_file,
             "model": self.model,
             "autostart": "true",
             "description": "none",
@@ -98,7 +103,7 @@ def the_robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     with contextlib.ExitStack() as stack:
         domain = stack.enter_context(free_domain())
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        pictures = ["--http-port", "0", "--width", "160", "--height", "120", "--fps", "10"]
+        pictures = ["--http-port", "0", "--cameras", ",".join(CAMERAS), "--fps", str(FPS)]
         hardware = stack.enter_context(SimulatorProcess(folder, pictures))
         robot = Robot(folder, hardware, stack.enter_context(hardware.client()), domain)
         stack.callback(robot.close)
