@@ -291,12 +291,17 @@ def test_a_second_simulator_on_the_http_port_says_what_to_change(the_robot: Robo
     assert the_robot.arm.client.status()["cameras"], "the first goes on"
 
 
-def test_a_killed_demo_leaves_no_process(evergreen: Commands, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_an_ended_demo_leaves_no_process(
+    evergreen: Commands, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     demo = evergreen(["demo", "--policy", "expert", "--out", tmp_path / "out"])
     demo.wait_for(lambda: len(demo.children()) > len(("simulator", "cameras", "arm_controller", "policy")), WAIT_S)
-    demo.process.kill()
-    assert demo.finish(STOP_S) == -signal.SIGKILL
+    demo.process.send_signal(number)
+    assert demo.finish(STOP_S) == code, demo.text()
     assert demo.survivors() == []
+    if number is not signal.SIGKILL:
+        assert list(evergreen.run_dir.iterdir()) == [], "sockets are gone too"
 
 
 def test_two_demos_run_side_by_side_and_one_survives_an_unplugged_arm(evergreen: Commands, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 from evergreen.commands import Command
@@ -11,8 +12,8 @@ from vla_core.errors import ConfigError
 DETAILS = """\
 Starts the simulation, the cameras, the policy and the arm through evergreen_bringup's demo.launch.xml, lays out a
 random scene for each episode, and lets the policy put the black cube on the spot. Writes demo.json, cameras.png,
-latency.png, demo.mp4 and demo.log. Ctrl-C stops every process. The exit code is 0 once all episodes were played,
-however many succeeded."""
+latency.png, demo.mp4 and demo.log. Ctrl-C and SIGTERM stop every process. The exit code is 0 once all episodes were
+played, however many succeeded."""
 
 SEARCHED = (Path.cwd, lambda: Path(__file__).resolve().parents[4])
 """Where a folder `models` is looked for: here, and in the checkout that this file belongs to."""
@@ -53,6 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Play, and return 0 once everything was played."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` and systemd mean what Ctrl-C means
+
     from rich.console import Console  # noqa: PLC0415  not needed for --help
 
     from evergreen.demo import run as demo  # noqa: PLC0415  not needed for --help
