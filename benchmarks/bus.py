@@ -160,6 +160,11 @@ def summary(rounds: list[Round]) -> dict[str, float | list[float]]:
     }
 
 
+def own_us(rounds: list[Round]) -> float:
+    """Microseconds of a cycle that are not the simulated bus's computing; median of the rounds."""
+    return statistics.median(1e6 / each.hz - each.bus_cpu_us for each in rounds)
+
+
 def measure(rounds: int, seconds: float) -> dict[str, object]:
     """Alternate the two sides and compare."""
     found: dict[str, list[Round]] = {"ours": [], "lerobot": []}
@@ -178,6 +183,7 @@ def measure(rounds: int, seconds: float) -> dict[str, object]:
             "cpu_us_per_cycle_lerobot": round(statistics.median(r.bus_cpu_us for r in found["lerobot"]), 1),
         },
         "ratio_hz": round(mine["hz"] / theirs["hz"], 2),
+        "ratio_hz_without_sim_bus": round(own_us(found["lerobot"]) / own_us(found["ours"]), 2),
         "ratio_cpu": round(mine["cpu_us_per_cycle"] / theirs["cpu_us_per_cycle"], 3),
         "rounds": rounds,
         "seconds_per_round": seconds,

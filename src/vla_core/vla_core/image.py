@@ -9,18 +9,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
 from vla_core.errors import ImageError
+from vla_core.pipeline import PIPELINE_ID, Image
 
-PIPELINE_ID = "rgb-cover-area-v1"
-"""Decode to RGB, crop the centre to the target's aspect ratio, shrink by area averaging (cv2.INTER_AREA)."""
+__all__ = ["PIPELINE_ID", "Image", "cover_resize", "decode_jpeg", "decode_resize", "encode_jpeg", "jpeg_size"]
 
 JPEG_QUALITY = 90
 """What webcams deliver in MJPG mode lies between 80 and 95."""
-
-Image = NDArray[np.uint8]
-"""`(height, width, 3)`, uint8, RGB."""
 
 
 def jpeg_size(jpeg: bytes | memoryview) -> tuple[int, int]:

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vla_core.errors import ManifestError
-from vla_core.image import PIPELINE_ID
 from vla_core.joints import Units
+from vla_core.pipeline import PIPELINE_ID
 
 FILE_NAME = "manifest.json"
 FORMAT = 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from vla_core.image import PIPELINE_ID
 from vla_core.manifest import Manifest
 from vla_core.observation import IMAGE_KEY, PROMPT_KEY, STATE_KEY
+from vla_core.pipeline import PIPELINE_ID
 
 
 def describe(manifest: Manifest) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_core.errors import ConfigError
-from vla_core.image import Image
+from vla_core.pipeline import Image
 
 IMAGE_KEY = "observation.images."
 """Prefix of a camera's key on the wire and in exported graphs, as in LeRobot's datasets."""

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from vla_core import manifest as manifests
 from vla_core.errors import ManifestError, ModelError, WireError
-from vla_core.image import PIPELINE_ID
 from vla_core.manifest import Manifest
 from vla_core.metadata import describe
 from vla_core.observation import IMAGE_KEY, STATE_KEY
+from vla_core.pipeline import PIPELINE_ID
 
 GRAPH_FILE = "policy.onnx"
 OUTPUT = "action"
