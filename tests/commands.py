@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -23,12 +24,21 @@ MARK = "EVERGREEN_TEST_FAMILY"
 """Environment variable that every descendant inherits: an orphan still shows whose child it was."""
 POLL_S = 0.05
 STOP_S = 20.0
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
+_libc = ctypes.CDLL(None)
 _pause = threading.Event()
 
 
 def pause(seconds: float = POLL_S) -> None:
     """Between two looks at a condition."""
     _pause.wait(seconds)
+
+
+def _prepare() -> None:
+    """In the child: Ctrl-C works though a background pytest ignores it, and no graph outlives a killed pytest."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def words_of(process: psutil.Process) -> list[str]:
@@ -142,8 +152,7 @@ class Commands:
                 env=os.environ | {name: str(value) for name, value in given.items()},
                 text=True,
                 start_new_session=True,
-                # pytest in the background of a script inherits an ignored SIGINT
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+                preexec_fn=_prepare,  # noqa: PLW1509  it takes no locks
             )
         self._started.append(Running(process, output, mark))
         return self._started[-1]
