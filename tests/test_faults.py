@@ -165,7 +165,8 @@ def test_an_unplugged_arm_holds_and_is_driven_again_when_plugged_in(robot: Robot
     robot.graph.wait_text("connected to 6 servos; holding where the arm stands", WAIT_S, said)
     robot.until_driving()
     (error,) = [line for line in robot.graph.text()[said:].splitlines() if "[ERROR]" in line]
-    assert "went away (end of stream); plug it in again. The servos hold their last goal; connecting again" in error
+    assert f"serial port {robot.hardware.port} went away (" in error
+    assert "); plug it in again. The servos hold their last goal; connecting again" in error
     assert all(robot.arm.client.status()["torque"].values())
 
 
