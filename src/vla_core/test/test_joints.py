@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_core.errors import ConfigError
-from vla_core.joints import JointLimits, Units, from_rad, reorder, to_rad
+from vla_core.joints import Conversion, JointLimits, Units, from_rad, reorder, to_rad
 
 LIMITS = (JointLimits(-1.9, 1.9), JointLimits(-0.17, 1.75))
 
@@ -38,3 +38,15 @@ def test_percent_spans_the_limits() -> None:
 def test_limits_must_be_ordered() -> None:
     with pytest.raises(ConfigError, match="below"):
         JointLimits(1.0, 1.0)
+
+
+def test_each_joint_may_speak_its_own_units() -> None:
+    names, ranges = ("pan", "gripper"), {"gripper": JointLimits(-0.2, 1.8)}
+    made = Conversion.by_name(names, Units.DEG, {"gripper": Units.PERCENT_FROM_ZERO}, ranges)
+    assert made.to_rad([[90.0, 50.0], [0.0, 0.0]]) == pytest.approx(np.array([[np.pi / 2, 0.8], [0.0, -0.2]]))
+    assert made.from_rad(made.to_rad([30.0, 100.0])) == pytest.approx([30.0, 100.0])
+
+
+def test_percent_without_a_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'gripper' speaks percent_from_zero of a range that is not given"):
+        Conversion.by_name(("pan", "gripper"), Units.RAD, {"gripper": Units.PERCENT_FROM_ZERO}, {})

@@ -6,7 +6,7 @@ ROS speaks radians (REP-103). A checkpoint speaks the units of the data it was t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -33,6 +33,13 @@ class Units(StrEnum):
     DEG = "deg"
     PERCENT = "percent"
     """LeRobot's -100..100 over each joint's calibrated range."""
+    PERCENT_FROM_ZERO = "percent_from_zero"
+    """LeRobot's 0..100 over a joint's calibrated range, as for the SO-101's gripper."""
+
+    @property
+    def needs_range(self) -> bool:
+        """Whether they say nothing without the joint's range in rad."""
+        return self in (Units.PERCENT, Units.PERCENT_FROM_ZERO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +87,7 @@ def to_rad(values: ArrayLike, units: Units, limits: Sequence[JointLimits]) -> ND
         return array
     if units is Units.DEG:
         return np.deg2rad(array)
-    lower, upper = _bounds(limits)
-    return lower + (array + 100.0) / 200.0 * (upper - lower)
+    return Conversion.of([units] * len(limits), limits).to_rad(array)
 
 
 def from_rad(values: ArrayLike, units: Units, limits: Sequence[JointLimits]) -> NDArray[np.float64]:
@@ -91,12 +97,61 @@ def from_rad(values: ArrayLike, units: Units, limits: Sequence[JointLimits]) -> 
         return array
     if units is Units.DEG:
         return np.rad2deg(array)
-    lower, upper = _bounds(limits)
-    return (array - lower) / (upper - lower) * 200.0 - 100.0
+    return Conversion.of([units] * len(limits), limits).from_rad(array)
 
 
-def _bounds(limits: Sequence[JointLimits]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return (
-        np.array([limit.lower_rad for limit in limits]),
-        np.array([limit.upper_rad for limit in limits]),
-    )
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """Between a checkpoint's joint vectors and rad, column by column: rad = value * `scale` + `offset`.
+
+    Attributes:
+        scale, offset: `(dof,)`, float64; a scale is never 0.
+    """
+
+    scale: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, units: Sequence[Units], ranges: Sequence[JointLimits | None]) -> Conversion:
+        """From each joint's units and, where these are percent of it, its calibrated range.
+
+        Raises:
+            ConfigError: percent without a range.
+        """
+        pairs = [_scale_and_offset(unit, limits) for unit, limits in zip(units, ranges, strict=True)]
+        return cls(np.array([scale for scale, _ in pairs]), np.array([offset for _, offset in pairs]))
+
+    @classmethod
+    def by_name(
+        cls, names: Sequence[str], units: Units, exceptions: Mapping[str, Units], ranges: Mapping[str, JointLimits]
+    ) -> Conversion:
+        """For `names`, all in `units` but the `exceptions`.
+
+        Raises:
+            ConfigError: a joint speaks percent of a range that is not in `ranges`.
+        """
+        for name in names:
+            if exceptions.get(name, units).needs_range and name not in ranges:
+                raise ConfigError(f"joint {name!r} speaks {exceptions.get(name, units)} of a range that is not given")
+        return cls.of([exceptions.get(name, units) for name in names], [ranges.get(name) for name in names])
+
+    def to_rad(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Convert `(..., dof)` to rad."""
+        return np.asarray(values, dtype=np.float64) * self.scale + self.offset
+
+    def from_rad(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Convert `(..., dof)` from rad; the inverse of `to_rad`."""
+        return (np.asarray(values, dtype=np.float64) - self.offset) / self.scale
+
+
+def _scale_and_offset(units: Units, limits: JointLimits | None) -> tuple[float, float]:
+    if units is Units.RAD:
+        return 1.0, 0.0
+    if units is Units.DEG:
+        return math.pi / 180.0, 0.0
+    if limits is None:
+        raise ConfigError(f"units {units} are of a joint's range, which is not given")
+    span = limits.upper_rad - limits.lower_rad
+    if units is Units.PERCENT:
+        return span / 200.0, limits.lower_rad + span / 2.0
+    return span / 100.0, limits.lower_rad

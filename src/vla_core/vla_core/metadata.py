@@ -8,6 +8,9 @@ from vla_core.manifest import Manifest
 from vla_core.observation import IMAGE_KEY, PROMPT_KEY, STATE_KEY
 from vla_core.pipeline import PIPELINE_ID
 
+DEAF = frozenset({"act", "diffusion", "tdmpc", "vqbet"})
+"""LeRobot's policies that read no text: only a prompt encoder before them makes them listen."""
+
 
 def describe(manifest: Manifest) -> dict[str, Any]:
     """Metadata of a model with a manifest: what it is, what it wants under which key, what it answers."""
@@ -32,6 +35,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
         "observation_period_s": manifest.observation_period_s,
         "image_pipeline": manifest.image_pipeline or PIPELINE_ID,
         "prompt": manifest.prompt,
+        "listens": manifest.prompt_encoder is not None or manifest.policy_type not in DEAF,
         "observation": observation,
         "answer": {
             "actions": {"shape": [manifest.chunk_size, manifest.dof], "dtype": "float32", "unit": "rad"},

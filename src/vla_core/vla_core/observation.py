@@ -14,8 +14,12 @@ from vla_core.pipeline import Image
 IMAGE_KEY = "observation.images."
 """Prefix of a camera's key on the wire and in exported graphs, as in LeRobot's datasets."""
 STATE_KEY = "observation.state"
+ENVIRONMENT_KEY = "observation.environment_state"
+"""LeRobot's name of a vector that is no joint's: in exported graphs, what the prompt was encoded to."""
 PROMPT_KEY = "prompt"
 STAMP_KEY = "stamp_ns"
+OBSERVE_ONLY_KEY = "observe_only"
+"""In a message to a server whose model looks back: remember this observation, and answer with no actions."""
 
 
 @dataclass(frozen=True, slots=True)
