@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from vla_core.errors import ConfigError
-from vla_sim.expert import OPEN_RAD, Expert, Miss, Stage, _jaw_yaw, is_placed
+from vla_sim.expert import OPEN_RAD, Expert, Miss, Stage, is_placed
 from vla_sim.kinematics import ArmKinematics
+from vla_sim.legs import jaw_yaw
 from vla_sim.scene import GRASP_POINT_M, HOME_RAD, SERVO_STIFFNESS_NM_RAD, SPOT_XY, joint_limits, load_arm
 from vla_sim.truth import CubePose
 from vla_sim.world import World
@@ -176,8 +177,8 @@ def test_hopeless_scene_is_left_alone(world, name, pose):
 
 
 def test_unknown_target_is_named():
-    with pytest.raises(ConfigError, match="red"):
-        Expert(target="red")
+    with pytest.raises(ConfigError, match="pink"):
+        Expert(target="pink")
 
 
 def test_placed_means_on_the_table_within_three_centimetres():
@@ -189,7 +190,7 @@ def test_placed_means_on_the_table_within_three_centimetres():
 def test_jaws_turn_without_jumps_as_the_cube_turns():
     """A cube turned by 44 and by 46 degrees looks nearly the same: the jaws must face it nearly the same way."""
     yaws = np.linspace(-math.pi, math.pi, 2001)
-    turns = np.unwrap([_jaw_yaw(0.22, 0.05, yaw) for yaw in yaws])
+    turns = np.unwrap([jaw_yaw(0.22, 0.05, yaw) for yaw in yaws])
     assert np.abs(np.diff(turns)).max() < 3 * (yaws[1] - yaws[0])
     assert np.ptp(turns) < math.radians(61)
 

@@ -241,3 +241,13 @@ def test_power_cycle_forgets_what_was_not_saved() -> None:
 def test_impossible_ids_are_refused(servo_id: int) -> None:
     with pytest.raises(ValueError, match="servo id"):
         Sts3215(servo_id)
+
+
+def test_only_sync_writes_of_goals_are_noted_with_their_time() -> None:
+    bus = make_bus(1)
+    goal = packet(BROADCAST_ID, Instruction.SYNC_WRITE, bytes((Address.GOAL_POSITION, 2, 1, 0, 8)))
+    beside = packet(BROADCAST_ID, Instruction.SYNC_WRITE, bytes((Address.GOAL_POSITION - 1, 2, 1, 0, 8)))
+    elsewhere = packet(BROADCAST_ID, Instruction.SYNC_WRITE, bytes((Address.GOAL_POSITION - 1, 1, 1, 8)))
+    for now_ns, request in enumerate([goal, sync_read(56, 2, 1), elsewhere, beside, goal[:-1], goal[-1:]]):
+        ask(bus, request, now_ns)
+    assert list(bus.goal_writes_ns) == [0, 3, 5]

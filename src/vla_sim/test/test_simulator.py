@@ -24,6 +24,7 @@ import serial
 from vla_core.errors import ConfigError
 from vla_core.image import decode_jpeg
 from vla_sim.control import ControlServer, SimClient, SimError
+from vla_sim.layout import draw
 from vla_sim.mjpeg import MjpegServer, format_stamp, part
 from vla_sim.process import SimulatorProcess
 from vla_sim.pty_port import PtyPort
@@ -410,6 +411,23 @@ def test_reset_truth_and_outcome(client: SimClient) -> None:
     outcome = client.outcome("black")
     assert outcome["success"] is False
     assert outcome["released"] is True
+
+
+def test_reset_takes_a_variety_and_a_target(client: SimClient) -> None:
+    client.reset(12, variety="distractors", target="white")
+    truth = client.truth()["cubes"]
+    wanted = draw(12, "distractors", "white").cubes
+    assert truth.keys() == wanted.keys()
+    assert truth["white"]["size"] == pytest.approx(wanted["white"].size)
+    with pytest.raises(SimError, match="wild"):
+        client.reset(12, variety="wild")
+    client.reset(12, target="red", names=("red", "red 2", "blue"))
+    assert client.truth()["cubes"].keys() == {"red", "red 2", "blue"}
+    assert client.outcome("red")["lifted"] is False
+    with pytest.raises(SimError, match="a list of cubes"):
+        client.request("reset", seed=12, names="red")
+    client.reset(7)
+    assert client.truth()["cubes"].keys() == {"black", "white"}
 
 
 def test_status_reports_real_time(client: SimClient) -> None:

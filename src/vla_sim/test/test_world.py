@@ -195,6 +195,35 @@ def test_cube_pose_must_be_finite():
         CubePose(math.inf, 0, 0, 0)
 
 
+def test_of_two_cubes_of_a_colour_either_may_be_placed(world):
+    world.reset(1, target="black", names=("black", "black 2", "white"))
+    black = world.truth().cubes["black"]
+    for name in ("black", "black 2"):
+        start = world._cube_qpos[world._players[name]]
+        before = world._data.qpos[start : start + 3].copy()
+        world._data.qpos[start : start + 3] = (*SPOT_XY, 0.1)
+        world.step(HOME_RAD, 1)
+        world.step(HOME_RAD, 500)
+        assert world.outcome("black").success
+        assert not world.outcome("white", excused=("black",)).wrong_lifted
+        assert world.outcome("white").wrong_lifted
+        world.reset(1, target="black", names=("black", "black 2", "white"))
+        assert world.truth().cubes["black"] == black
+        assert world._data.qpos[start : start + 3] == pytest.approx(before)
+
+
+def test_what_is_excused_may_have_moved(world):
+    world.reset(1, target="black", names=("black", "red"))
+    put(world, "black", *SPOT_XY, z=0.1)
+    start = world._cube_qpos[world._players["red"]]
+    world._data.qpos[start + 1] += 0.05
+    world.step(HOME_RAD, 1)
+    world.step(HOME_RAD, 500)
+    assert not world.outcome("black").success
+    assert world.outcome("black", excused=("red",)).success
+    assert world.outcome("black", excused=("red",)).others_moved_m == 0.0
+
+
 def test_unknown_names_are_refused(world):
     with pytest.raises(ConfigError, match="red"):
         world.outcome("red")

@@ -192,9 +192,18 @@ class SimClient:
             raise SimError(f"{op}: {answer.get('error', 'refused without a reason')}")
         return answer
 
-    def reset(self, seed: int, *, keep_arm: bool = False) -> Json:
-        """Begin an episode: `{"episode", "seed"}`."""
-        return self.request("reset", seed=seed, keep_arm=keep_arm)
+    def reset(
+        self,
+        seed: int,
+        *,
+        keep_arm: bool = False,
+        variety: str = "plain",
+        target: str = "black",
+        names: Sequence[str] | None = None,
+    ) -> Json:
+        """Begin an episode: `{"episode", "seed"}`; `names` are the cubes on the table, see `vla_sim.layout`."""
+        cubes = None if names is None else list(names)
+        return self.request("reset", seed=seed, keep_arm=keep_arm, variety=variety, target=target, names=cubes)
 
     def truth(self) -> Json:
         """What `vla_sim.truth.Truth` has, with `stamp_ns`, the system time for which it holds."""
@@ -207,6 +216,11 @@ class SimClient:
     def status(self) -> Json:
         """Real-time factors, cameras, bus counters."""
         return self.request("status")
+
+    def write_times(self) -> list[int]:
+        """When the servos were sent goals since the last call: `time.monotonic_ns` of each sync write."""
+        stamps_ns: list[int] = self.request("write_times")["stamps_ns"]
+        return stamps_ns
 
     def fault(self, kind: str, **arguments: Any) -> Json:
         """Break something; `fault("clear")` mends everything."""

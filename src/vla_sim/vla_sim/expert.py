@@ -1,19 +1,19 @@
 """A scripted expert: from the truth about the scene to joint targets that put a cube on the spot.
 
-It plans once for an episode and then follows its plan; it plans anew when the arm is far from the plan (it started
-elsewhere, or somebody pushed it), when the cube slipped, and when a plan ended without success. It neither reads a
-clock nor touches the simulation: truth, joints and time are arguments, so that it also runs in a policy server.
+It plans once for an episode and then follows its plan; it plans anew when another cube is wanted, when the arm is far
+from the plan (it started elsewhere, or somebody pushed it), when the cube slipped, and when a plan ended without
+success. It neither reads a clock nor touches the simulation: truth, joints and time are arguments, so that it also runs
+in a policy server.
 
-A plan is a list of legs, each with a smoothstep in time. Free legs interpolate joints; straight ones move the grasp
-point along a vertical or a short horizontal line.
+It is asked for a colour. Of two cubes of that colour it takes the one nearest to the hand. Where none lies, or the spot
+is taken, it rests at HOME. A cube of another colour that it holds when it is asked anew, it puts down first, at the
+nearest free place.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Mapping
 from typing import Final
 
 import mujoco
@@ -22,29 +22,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from vla_core.errors import ConfigError
 from vla_sim.kinematics import ArmKinematics
-from vla_sim.scene import CUBE_SIZE_M, CUBES, HOME_RAD, JOINTS, SPOT_RADIUS_M, load_arm
+from vla_sim.layout import NAMED, SECTOR_RAD, colour_of
+from vla_sim.legs import GRIPPER, HOLDING_RAD, OPEN_RAD, Legs
+from vla_sim.plans import Aim, JointPlan, Miss, Stage
+from vla_sim.scene import SPOT_RADIUS_M, load_arm
 from vla_sim.truth import CubePose, Truth
 
-HOVER_M: Final = 0.080
-"""Height of the grasp point while moving sideways: a carried cube clears another one by 4 cm."""
-GRIP_M: Final = 0.009
-"""The finger tips are 7 mm below the grasp point: they stay 2 mm above the table."""
-RELEASE_M: Final = 0.011
-"""A little higher than the grip, so that the cube is let go, not pressed down."""
-OPEN_RAD: Final = HOME_RAD[JOINTS.index("gripper")]
-"""Jaws 50 mm apart: 12 mm of room on each side of a cube, and still narrow enough to pass one 6 cm away."""
-CLOSED_RAD: Final = 0.0
-"""Commanded while holding: 0.2 rad further than a cube allows, which saturates the servo's torque limit."""
-_SIDE_ROOM_M: Final = 0.0125
+__all__ = ["OPEN_RAD", "Expert", "JointPlan", "Miss", "Stage", "free_place", "is_placed"]
 
-_HOLDING_RAD: Final = 0.30
-"""The jaws hold a cube at 0.2 rad, and are open at 0.46."""
-_CONTACT_RAD: Final = 0.25
-"""Commanded beyond this while opening, the jaws have let go: they lag by 0.05 rad."""
 _HELD_WITHIN_M: Final = 0.020
 _LIFTED_M: Final = 0.006
-_LOW_M: Final = 0.055
-"""Below this a hand first goes straight up before it moves sideways among the cubes."""
 _OFF_PLAN_RAD: Final = 0.25
 """Farther than this from the plan, in any arm joint: plan anew. Following lags by up to 0.1 rad."""
 _LAG_S: Final = 0.30
@@ -52,149 +39,45 @@ _LAG_S: Final = 0.30
 _SPOT_TAKEN_M: Final = 0.040
 _REACH_M: Final = (0.10, 0.32)
 """Distance from the base at which a cube on the table is worth trying for."""
-_SAMPLE_S: Final = 0.01
-_WHOLE_TURN_RAD: Final = math.radians(30)
-_LINE_KNOTS: Final = 6
-_GRIPPER: Final = JOINTS.index("gripper")
-_SEED_RAD: Final = (0.0, 0.0, 0.3, 1.2, 1.6)
-_PAN_AXIS_X_M: Final = 0.0388
-_PEAK_SPEED_RAD_S: Final = 2.2
-"""Of free legs; an unloaded servo could do 5."""
-
-
-_Point = tuple[float, float, float]
-
-
-class Stage(StrEnum):
-    """What the arm is doing in a leg of the plan."""
-
-    RISE = "rise"
-    MOVE = "move"
-    DESCEND = "descend"
-    CLOSE = "close"
-    LIFT = "lift"
-    CARRY = "carry"
-    LOWER = "lower"
-    OPEN = "open"
-    LEAVE = "leave"
-    HOME = "home"
-
-
-_LEG_S: Final = {
-    Stage.RISE: 0.5,
-    Stage.DESCEND: 0.8,
-    Stage.CLOSE: 0.5,
-    Stage.LIFT: 0.6,
-    Stage.LOWER: 0.6,
-    Stage.OPEN: 0.4,
-    Stage.LEAVE: 0.5,
-}
-_SHORTEST_FREE_LEG_S: Final = 0.6
 _AFTER_GRIP: Final = frozenset({Stage.CARRY, Stage.LOWER})
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """A deliberate error in where the cube is believed to be: outward, to the left (metres), and in yaw (rad).
-
-    To measure what the grasp tolerates, and to make demonstrations of recovery.
-    """
-
-    outward_m: float = 0.0
-    left_m: float = 0.0
-    yaw_rad: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class JointPlan:
-    """Joint targets over time.
-
-    `times_s` `(n,)` from 0; `positions` `(n, 6)`, rad; `stages` with the time at which each ends, in order.
-    """
-
-    episode: int
-    target: str
-    times_s: NDArray[np.float64]
-    positions: NDArray[np.float64]
-    stages: tuple[tuple[Stage, float], ...]
-
-    @property
-    def duration_s(self) -> float:
-        """Time from the first to the last target; the last is held afterwards."""
-        return float(self.times_s[-1])
-
-    def at(self, times_s: ArrayLike) -> NDArray[np.float64]:
-        """Targets at `(k,)` times: `(k, 6)`; the ends are held."""
-        times = np.atleast_1d(np.asarray(times_s, np.float64))
-        return np.column_stack([np.interp(times, self.times_s, column) for column in self.positions.T])
-
-    def stage(self, time_s: float) -> Stage:
-        """The leg at a time."""
-        return next((stage for stage, end_s in self.stages if time_s < end_s), self.stages[-1][0])
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A plan in the making: targets sampled every `_SAMPLE_S`.
-
-    `joints` are the last targets `(6,)`, `point` is where they bring the grasp point: a little lower than the
-    targets themselves would, because gravity pulls.
-    """
-
-    joints: NDArray[np.float64]
-    point: NDArray[np.float64]
-    samples: list[NDArray[np.float64]] = field(default_factory=list)
-    stages: list[tuple[Stage, float]] = field(default_factory=list)
-
-    def leg(self, stage: Stage, knots: Sequence[NDArray[np.float64]], duration_s: float) -> None:
-        """Pass from the present joints through `knots` `(6,)`, evenly spaced along the way."""
-        way = np.array([self.joints, *knots])
-        count = max(2, round(duration_s / _SAMPLE_S))
-        share = np.arange(1, count + 1) / count
-        along = share * share * (3 - 2 * share) * (len(way) - 1)
-        columns = [np.interp(along, np.arange(len(way)), column) for column in way.T]
-        self.samples.extend(np.column_stack(columns))
-        self.stages.append((stage, len(self.samples) * _SAMPLE_S))
-        self.joints = way[-1]
-
-    def finish(self, truth: Truth, target: str, start: NDArray[np.float64]) -> JointPlan:
-        positions = np.array([start, *self.samples])
-        return JointPlan(
-            truth.episode,
-            target,
-            _SAMPLE_S * np.arange(len(positions), dtype=np.float64),
-            positions,
-            tuple(self.stages),
-        )
+ASIDE_APART_M: Final = 0.06
+"""Of a cube that is put aside, from the spot and from others: the open jaws fit between, as in every scene."""
+_ASIDE_REACH_M: Final = (0.14, 0.29)
+"""Well within reach, so that the cube can be fetched again."""
+_ASIDE_RINGS: Final = 31
+_ASIDE_DIRECTIONS: Final = 61
 
 
 class Expert:
     """Plans and follows; one instance for one arm. Not safe for use by several threads at once."""
 
-    def __init__(self, model: mujoco.MjModel | None = None, target: str = "black") -> None:
+    def __init__(self, model: mujoco.MjModel | None = None, target: str = "black", *, tidy: bool = True) -> None:
         """Make an expert.
 
         Args:
             model: the scene for kinematics, from `load_arm` or `load_scene`; the former if not given.
-            target: the cube to place.
+            target: colour of the cube to place.
+            tidy: put down with care what the hand holds and should not; otherwise just open the jaws.
 
         Raises:
             ConfigError: no such cube, or the arm's assets are not installed.
         """
         self._kinematics = ArmKinematics(load_arm() if model is None else model)
+        self._legs = Legs(self._kinematics)
         self._target = _checked(target)
+        self._tidy = tidy
         self._plan: JointPlan | None = None
         self._started_s = 0.0
 
     @property
     def target(self) -> str:
-        """The cube to place. Setting another one abandons the plan."""
+        """Colour of the cube to place. Setting another one abandons the plan."""
         return self._target
 
     @target.setter
-    def target(self, name: str) -> None:
-        if _checked(name) != self._target:
-            self._target = name
+    def target(self, colour: str) -> None:
+        if _checked(colour) != self._target:
+            self._target = colour
             self._plan = None
 
     def stage(self, time_s: float) -> Stage | None:
@@ -223,165 +106,105 @@ class Expert:
     def plan(self, truth: Truth, joints: ArrayLike, miss: Miss | None = None) -> JointPlan:
         """Plan from `joints` `(6,)` to the cube placed and the arm at HOME; or only to HOME, if that is all to do."""
         start = np.asarray(joints, np.float64)
-        draft = _Draft(start, np.array(self._kinematics.pose(start).position))
-        cube = truth.cubes[self._target]
-        if self._holds(cube, start):
-            self._place(draft, truth)
-        elif is_placed(cube, truth.spot) or not _can_try(truth, self._target):
-            self._clear(draft)
+        draft = self._legs.begin(start)
+        wanted = _of_colour(truth, self._target)
+        held = self._held(truth, start)
+        aside, aside_until_s = "", 0.0
+        if held is not None and held not in wanted and self._tidy:
+            aside = held
+            self._legs.put_aside(draft, free_place(truth, held, (float(draft.point[0]), float(draft.point[1]))))
+            aside_until_s = draft.duration_s
+        cube = held if held in wanted else self._nearest(truth, wanted, start)
+        if cube is not None and cube == held:
+            self._legs.place(draft, truth.spot)
+        elif cube is None or _any_placed(truth, wanted) or not _can_try(truth, cube):
+            self._legs.clear(draft)
         else:
-            self._clear(draft)
-            self._pick(draft, cube, miss or Miss())
-            self._place(draft, truth)
-        home = np.array(HOME_RAD)
-        draft.leg(Stage.HOME, [home], _free_leg_s(draft.joints, home))
-        return draft.finish(truth, self._target, start)
+            self._legs.clear(draft)
+            self._legs.pick(draft, truth.cubes[cube], miss or Miss())
+            self._legs.place(draft, truth.spot)
+        self._legs.home(draft)
+        return draft.finish(Aim(truth.episode, self._target, cube or "", aside, aside_until_s), start)
 
     # --- when to plan anew
 
     def _must_replan(self, plan: JointPlan, truth: Truth, measured: NDArray[np.float64], time_s: float) -> bool:
-        elapsed_s = time_s - self._started_s
-        if truth.episode != plan.episode or plan.target != self._target or elapsed_s < 0:
+        elapsed_s, aim = time_s - self._started_s, plan.aim
+        if truth.episode != aim.episode or aim.target != self._target or elapsed_s < 0:
             return True
         if _off_plan(plan, measured, elapsed_s):
             return True
-        cube = truth.cubes[self._target]
-        if plan.stage(elapsed_s) in _AFTER_GRIP and not self._near_hand(cube, measured):
+        cube = truth.cubes.get(aim.in_hand(elapsed_s))
+        if plan.stage(elapsed_s) in _AFTER_GRIP and cube is not None and not self._near_hand(cube, measured):
             return True
+        wanted = _of_colour(truth, self._target)
         ended = elapsed_s > plan.duration_s
-        return ended and not is_placed(cube, truth.spot) and _can_try(truth, self._target)
+        return ended and not _any_placed(truth, wanted) and any(_can_try(truth, name) for name in wanted)
+
+    def _held(self, truth: Truth, joints: NDArray[np.float64]) -> str | None:
+        """Name of the cube in the hand."""
+        return next((name for name, cube in truth.cubes.items() if self._holds(cube, joints)), None)
 
     def _holds(self, cube: CubePose, joints: NDArray[np.float64]) -> bool:
-        lifted = cube.z > CUBE_SIZE_M / 2 + _LIFTED_M
-        return lifted and joints[_GRIPPER] < _HOLDING_RAD and self._near_hand(cube, joints)
+        lifted = cube.height > _LIFTED_M
+        return lifted and joints[GRIPPER] < HOLDING_RAD and self._near_hand(cube, joints)
 
     def _near_hand(self, cube: CubePose, joints: NDArray[np.float64]) -> bool:
         return math.dist(self._kinematics.pose(joints).position, (cube.x, cube.y, cube.z)) < _HELD_WITHIN_M
 
-    # --- legs
-
-    def _clear(self, draft: _Draft) -> None:
-        """From a low start: open where the hand is, then straight up."""
-        if draft.point[2] >= _LOW_M:
-            return
-        opened = draft.joints.copy()
-        opened[_GRIPPER] = OPEN_RAD
-        if draft.joints[_GRIPPER] < _HOLDING_RAD:
-            draft.leg(Stage.OPEN, [opened], _LEG_S[Stage.OPEN])
-        yaw = self._kinematics.pose(draft.joints).yaw_rad
-        self._line(draft, Stage.RISE, (draft.point[0], draft.point[1], HOVER_M), yaw, OPEN_RAD)
-
-    def _pick(self, draft: _Draft, cube: CubePose, miss: Miss) -> None:
-        x, y = _displaced(cube, miss)
-        yaw = _jaw_yaw(x, y, cube.yaw + miss.yaw_rad)
-        # The cube in the middle between the open jaws; closing shifts it towards the fixed one.
-        x, y = x - _SIDE_ROOM_M * math.cos(yaw), y - _SIDE_ROOM_M * math.sin(yaw)
-        self._free(draft, Stage.MOVE, (x, y, HOVER_M), yaw, OPEN_RAD)
-        self._line(draft, Stage.DESCEND, (x, y, GRIP_M), yaw, OPEN_RAD)
-        closed = draft.joints.copy()
-        closed[_GRIPPER] = CLOSED_RAD
-        draft.leg(Stage.CLOSE, [closed], _LEG_S[Stage.CLOSE])
-        self._line(draft, Stage.LIFT, (x, y, HOVER_M), yaw, CLOSED_RAD)
-
-    def _place(self, draft: _Draft, truth: Truth) -> None:
-        """From a held cube: over the spot without turning the wrist, down, let go, up."""
-        x, y = truth.spot
-        yaw = self._yaw_with_roll(x, y, draft.joints)
-        self._free(draft, Stage.CARRY, (x, y, HOVER_M), yaw, CLOSED_RAD)
-        self._line(draft, Stage.LOWER, (x, y, RELEASE_M), yaw, CLOSED_RAD)
-        x, y = x - _SIDE_ROOM_M * math.cos(yaw), y - _SIDE_ROOM_M * math.sin(yaw)
-        self._let_go(draft, (x, y), yaw)
-        self._line(draft, Stage.LEAVE, (x, y, HOVER_M), yaw, OPEN_RAD)
-
-    def _let_go(self, draft: _Draft, free: tuple[float, float], yaw: float) -> None:
-        """Open the jaws; from where they stop pressing, the hand moves so that both leave the cube alike."""
-        shift = np.array([*free, draft.point[2]]) - draft.point
-        knots = []
-        for gripper in np.linspace(CLOSED_RAD, OPEN_RAD, _LINE_KNOTS + 1)[1:]:
-            share = max(0.0, (gripper - _CONTACT_RAD) / (OPEN_RAD - _CONTACT_RAD))
-            knots.append(self._reach(draft.point + share * shift, yaw, float(gripper), draft.joints))
-        draft.leg(Stage.OPEN, knots, _LEG_S[Stage.OPEN])
-        draft.point = draft.point + shift
-
-    def _yaw_with_roll(self, x: float, y: float, joints: NDArray[np.float64]) -> float:
-        """The jaws' yaw at a place when the wrist's roll stays as it is: the whole hand turns with the pan joint."""
-        here = self._kinematics.pose(joints)
-        turn = math.atan2(y, x - _PAN_AXIS_X_M) - math.atan2(here.position[1], here.position[0] - _PAN_AXIS_X_M)
-        return here.yaw_rad + turn
-
-    def _free(self, draft: _Draft, stage: Stage, goal: _Point, yaw: float, gripper: float) -> None:
-        """Interpolate joints: the way between is no line, but high above the table."""
-        joints = self._reach(goal, yaw, gripper, np.array(_SEED_RAD))
-        draft.leg(stage, [joints], _free_leg_s(draft.joints, joints))
-        draft.point = np.array(goal)
-
-    def _line(self, draft: _Draft, stage: Stage, goal: _Point, yaw: float, gripper: float) -> None:
-        """Move the grasp point along a straight line."""
-        opening = draft.joints[_GRIPPER]
-        knots = []
-        seed = draft.joints
-        for index in range(1, _LINE_KNOTS + 1):
-            share = index / _LINE_KNOTS
-            point = draft.point + share * (np.array(goal) - draft.point)
-            seed = self._reach(point, yaw, opening + share * (gripper - opening), seed)
-            knots.append(seed)
-        draft.leg(stage, knots, _LEG_S[stage])
-        draft.point = np.array(goal)
-
-    def _reach(self, point: ArrayLike, yaw: float, gripper: float, seed: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Joint *targets* `(6,)` that hold the grasp point there, gravity included."""
-        joints = np.array([*self._kinematics.solve(point, yaw, seed).joints, gripper])
-        joints[:_GRIPPER] += self._kinematics.gravity_sag(joints)[:_GRIPPER]
-        return joints
+    def _nearest(self, truth: Truth, wanted: Mapping[str, CubePose], joints: NDArray[np.float64]) -> str | None:
+        """Of the cubes that can be tried for, the one nearest to the hand; of none, simply the nearest."""
+        x, y, _ = self._kinematics.pose(joints).position
+        return min(wanted, key=lambda name: (not _can_try(truth, name), wanted[name].distance_to((x, y))), default=None)
 
 
 def is_placed(cube: CubePose, spot: tuple[float, float]) -> bool:
     """Whether a cube lies on the spot."""
-    return cube.distance_to(spot) < SPOT_RADIUS_M and cube.z < CUBE_SIZE_M / 2 + _LIFTED_M
+    return cube.distance_to(spot) < SPOT_RADIUS_M and cube.height < _LIFTED_M
+
+
+def free_place(truth: Truth, name: str, near: tuple[float, float]) -> tuple[float, float]:
+    """The place nearest to `near` where the cube `name` can be put down, metres; `near` itself where all is taken."""
+    x, y = np.asarray(near)
+    far, angle = np.meshgrid(
+        np.linspace(*_ASIDE_REACH_M, _ASIDE_RINGS), np.linspace(-SECTOR_RAD, SECTOR_RAD, _ASIDE_DIRECTIONS)
+    )
+    places = np.column_stack([(far * np.cos(angle)).ravel(), (far * np.sin(angle)).ravel()])
+    if _ASIDE_REACH_M[0] <= math.hypot(x, y) <= _ASIDE_REACH_M[1] and abs(math.atan2(y, x)) <= SECTOR_RAD:
+        places = np.vstack([[x, y], places])
+    taken = [truth.spot, *((cube.x, cube.y) for other, cube in truth.cubes.items() if other != name)]
+    gaps = np.linalg.norm(places[:, None] - np.array(taken), axis=2).min(axis=1)
+    free = places[gaps >= ASIDE_APART_M]
+    if not len(free):
+        return near
+    best = free[np.linalg.norm(free - [x, y], axis=1).argmin()]
+    return float(best[0]), float(best[1])
 
 
 def _checked(target: str) -> str:
-    if target not in CUBES:
-        raise ConfigError(f"no cube '{target}': the expert can place {' or '.join(CUBES)}")
+    if target not in NAMED:
+        raise ConfigError(f"no cube '{target}': the expert can place {' or '.join(NAMED)}")
     return target
 
 
-def _can_try(truth: Truth, target: str) -> bool:
+def _of_colour(truth: Truth, colour: str) -> dict[str, CubePose]:
+    return {name: cube for name, cube in truth.cubes.items() if colour_of(name) == colour}
+
+
+def _any_placed(truth: Truth, wanted: Mapping[str, CubePose]) -> bool:
+    return any(is_placed(cube, truth.spot) for cube in wanted.values())
+
+
+def _can_try(truth: Truth, name: str) -> bool:
     """Whether the cube lies within reach and the spot is free."""
-    cube = truth.cubes[target]
-    others = (other for name, other in truth.cubes.items() if name != target)
+    cube = truth.cubes[name]
+    others = (other for each, other in truth.cubes.items() if each != name)
     if any(other.distance_to(truth.spot) < _SPOT_TAKEN_M for other in others):
         return False
-    return _REACH_M[0] < math.hypot(cube.x, cube.y) < _REACH_M[1] and abs(cube.z - CUBE_SIZE_M / 2) < _LIFTED_M
+    return _REACH_M[0] < math.hypot(cube.x, cube.y) < _REACH_M[1] and abs(cube.height) < _LIFTED_M
 
 
 def _off_plan(plan: JointPlan, measured: NDArray[np.float64], elapsed_s: float) -> bool:
     """Whether the arm (without the gripper, which a cube stops) is far from all of the recent plan."""
-    recent = plan.at(np.linspace(elapsed_s - _LAG_S, elapsed_s, 7))[:, :_GRIPPER]
-    return float(np.abs(recent - measured[:_GRIPPER]).max(axis=1).min()) > _OFF_PLAN_RAD
-
-
-def _jaw_yaw(x: float, y: float, cube_yaw: float) -> float:
-    """Which way the jaws face: towards square to the cube, from tangential about the base.
-
-    A cube looks the same after a quarter turn, so the turn that squares the jaws jumps from +45 to -45 degrees, and a
-    pupil that sees a cube near 45 degrees learns the useless mean. This turn does not jump: it is whole up to 30
-    degrees and then falls back to 0 at 45. The closing jaws square the cube by themselves: they tolerate 40 degrees.
-    """
-    tangential = math.atan2(y, x - _PAN_AXIS_X_M) + math.pi / 2
-    eighth = math.pi / 4
-    off = (cube_yaw - tangential + eighth) % (2 * eighth) - eighth
-    falling = (eighth - abs(off)) * _WHOLE_TURN_RAD / (eighth - _WHOLE_TURN_RAD)
-    return tangential + math.copysign(min(abs(off), falling), off)
-
-
-def _displaced(cube: CubePose, miss: Miss) -> tuple[float, float]:
-    direction = math.atan2(cube.y, cube.x - _PAN_AXIS_X_M)
-    x = cube.x + miss.outward_m * math.cos(direction) - miss.left_m * math.sin(direction)
-    y = cube.y + miss.outward_m * math.sin(direction) + miss.left_m * math.cos(direction)
-    return x, y
-
-
-def _free_leg_s(start: NDArray[np.float64], goal: NDArray[np.float64]) -> float:
-    """A smoothstep's peak speed is 1.5 times its mean."""
-    return max(_SHORTEST_FREE_LEG_S, 1.5 * float(np.abs(goal - start).max()) / _PEAK_SPEED_RAD_S)
+    recent = plan.at(np.linspace(elapsed_s - _LAG_S, elapsed_s, 7))[:, :GRIPPER]
+    return float(np.abs(recent - measured[:GRIPPER]).max(axis=1).min()) > _OFF_PLAN_RAD

@@ -1,7 +1,8 @@
 """The scripted expert as a backend of the policy server.
 
 It looks at no pictures: for each request it reads the truth from the simulator's control socket, plans or follows its
-plan, and stamps the answer with the frame that was current when it looked.
+plan, and stamps the answer with the frame that was current when it looked. It listens: the prompt names the cube by its
+colour, and may name another one at any time.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import numpy as np
 os.environ["MUJOCO_GL"] = "disable"  # before mujoco: a planner draws nothing, and OpenGL takes a second to load
 
 from vla_core import manifest as manifests
-from vla_core.errors import ConfigError, ModelError
+from vla_core.errors import ConfigError
 from vla_core.manifest import Manifest
 from vla_core.metadata import describe
 from vla_sim.control import SimClient, SimError
 from vla_sim.expert import Expert
+from vla_sim.targets import target_of
 from vla_sim.truth import Truth
 
 CONTROL_VARIABLE: Final = "EVERGREEN_SIM_CONTROL"
 """Environment variable with the path of the simulator's control socket."""
-_TARGETS: Final = ("black", "white")
 
 
 class ExpertBackend:
@@ -47,7 +48,7 @@ class ExpertBackend:
                 f"the expert works in simulation only: set {CONTROL_VARIABLE} to the simulator's --control path"
             )
         self._control = Path(control)
-        self._expert = Expert(target=_target(self._manifest.prompt))
+        self._expert = Expert(target=target_of(self._manifest.prompt))
 
     def metadata(self) -> dict[str, Any]:
         """What clients are told when they connect."""
@@ -72,11 +73,9 @@ class ExpertSession:
 
         Raises:
             SimError: the simulator is not there.
-            ModelError: the prompt names another object than the expert was started for.
+            ConfigError: the prompt names no cube, or several.
         """
-        prompt = observation.get("prompt") or self._manifest.prompt
-        if _target(str(prompt)) != self._expert.target:
-            raise ModelError(f"this expert moves the {self._expert.target} cube; the prompt says {prompt!r}")
+        self._expert.target = target_of(str(observation.get("prompt") or self._manifest.prompt))
         answer = self._look()
         truth = Truth.from_json(answer)
         now_ns = int(answer["stamp_ns"])
@@ -95,15 +94,3 @@ class ExpertSession:
             self._client.close()
             self._client = None
             raise
-
-
-def _target(prompt: str) -> str:
-    """The cube that a prompt names.
-
-    Raises:
-        ModelError: it names none or both.
-    """
-    named = [target for target in _TARGETS if target in prompt.lower()]
-    if len(named) != 1:
-        raise ModelError(f"prompt {prompt!r} must name one of {' and '.join(_TARGETS)}")
-    return named[0]

@@ -24,14 +24,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from vla_core.errors import ConfigError
-from vla_sim import hand
+from vla_sim import hand, layout
 from vla_sim.control import Json, Operation
 from vla_sim.drawing import CameraState, DrawingThread, Schedule
 from vla_sim.mjpeg import MjpegServer
 from vla_sim.physics import Physics
 from vla_sim.pty_port import BusThread, PtyPort
 from vla_sim.realtime import REALTIME_ENOUGH
-from vla_sim.scene import HOME_RAD, JOINTS
+from vla_sim.scene import CUBES, HOME_RAD, JOINTS
 from vla_sim.servo_bus import ServoBus
 
 DEFAULT_LEAD_S: Final = 1.0
@@ -72,19 +72,29 @@ class Operations:
             "truth": self.truth,
             "outcome": self.outcome,
             "status": self.status,
+            "write_times": self.write_times,
             "fault": self.fault,
             "hand_guide": self.hand_guide,
             "shutdown": self.shutdown,
         }
 
     async def reset(self, request: Json) -> Json:
-        """`seed`, `keep_arm` (false): begin an episode."""
+        """`seed`, `keep_arm` (false), `variety` (plain), `target` (black), `names`: begin an episode.
+
+        See `vla_sim.layout`; `names` are the cubes on the table, without it a black and a white one.
+        """
         seed = request.get("seed")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigError(f"seed {seed!r}: a whole number from 0 is needed")
         keep_arm = _flag(request, "keep_arm", default=False)
+        variety, target = request.get("variety", layout.PLAIN), request.get("target", CUBES[0])
+        names = request.get("names")
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ConfigError(f"names {names!r}: a list of cubes is needed")
         physics = self._sim.physics
-        episode = await asyncio.wrap_future(physics.call(lambda: physics.reset(seed, keep_arm=keep_arm)))
+        episode = await asyncio.wrap_future(
+            physics.call(lambda: physics.reset(seed, keep_arm=keep_arm, variety=variety, target=target, names=names))
+        )
         return {"episode": episode, "seed": seed}
 
     async def truth(self, request: Json) -> Json:  # noqa: ARG002
@@ -131,6 +141,13 @@ class Operations:
             "process_cpu_s": time.process_time(),
             "torque": {name: servo.torque_on for name, servo in zip(JOINTS, sim.bus.servos, strict=True)},
         }
+
+    async def write_times(self, request: Json) -> Json:  # noqa: ARG002
+        """Monotonic times of the sync writes of goals since the last request, at most the newest 65536."""
+        with self._sim.physics.lock:
+            stamps_ns = list(self._sim.bus.goal_writes_ns)
+            self._sim.bus.goal_writes_ns.clear()
+        return {"stamps_ns": stamps_ns}
 
     async def hand_guide(self, request: Json) -> Json:
         """`joints` {name: rad} or `sweep` [names], `duration_s` (1), `wait` (false); or `release`."""

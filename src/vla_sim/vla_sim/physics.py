@@ -14,9 +14,10 @@ from typing import Any, Final, TypeVar
 
 from vla_core.errors import ConfigError
 from vla_sim.hand import Path as HandPath
+from vla_sim.layout import PLAIN
 from vla_sim.realtime import HARDWARE_NICENESS, Pacer, RealTimeMeter, set_niceness
 from vla_sim.rig import Snapshot
-from vla_sim.scene import JOINTS, MAX_TORQUE_NM, TIMESTEP_S
+from vla_sim.scene import CUBES, JOINTS, MAX_TORQUE_NM, TIMESTEP_S
 from vla_sim.servo_map import TICKS_PER_RAD, to_rad, to_ticks
 from vla_sim.sts3215 import Sts3215
 from vla_sim.world import World
@@ -107,9 +108,17 @@ class Physics:
         self._sense()
         self.newest = (time.time_ns(), world.snapshot())
 
-    def reset(self, seed: int, *, keep_arm: bool) -> int:
+    def reset(
+        self,
+        seed: int,
+        *,
+        keep_arm: bool,
+        variety: str = PLAIN,
+        target: str = CUBES[0],
+        names: Sequence[str] | None = None,
+    ) -> int:
         """Begin an episode; its number. An arm that is put back holds there until the bus says otherwise."""
-        self.world.reset(seed, keep_arm=keep_arm)
+        self.world.reset(seed, keep_arm=keep_arm, variety=variety, target=target, names=names)
         if not keep_arm:
             with self.lock:
                 for servo, raw in zip(self._servos, to_ticks(self.world.joint_positions()).tolist(), strict=True):

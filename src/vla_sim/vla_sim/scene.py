@@ -22,13 +22,18 @@ from numpy.typing import NDArray
 
 from vla_core.joints import SO101_JOINTS, JointLimits
 from vla_sim import meshes
+from vla_sim.targets import CUBES as CUBES  # noqa: PLC0414  whoever builds a scene finds it here
 
 _LOG = logging.getLogger(__name__)
 
 JOINTS: Final = SO101_JOINTS
 DOF: Final = len(JOINTS)
 TIMESTEP_S: Final = 0.002
-CUBES: Final = ("black", "white")
+EXTRAS: Final = ("extra_1", "extra_2")
+"""Distractors of any colour; away from the table unless a layout wants them."""
+OBJECTS: Final = CUBES + EXTRAS
+COLOURS: Final = MappingProxyType({"black": (0.03, 0.03, 0.03), "white": (0.95, 0.95, 0.95)})
+TABLE_COLOUR: Final = (0.62, 0.56, 0.48)
 CUBE_SIZE_M: Final = 0.025
 SPOT_XY: Final = (0.17, -0.18)
 """Where the cube goes: beside the work area, inside the front camera's picture, and within vertical reach."""
@@ -49,8 +54,12 @@ GRIPPER_TORQUE_NM: Final = 1.2
 """The gripper's force limit, a third of stall: LeRobot also limits that servo, so that it neither burns nor crushes."""
 
 _CUBE_MASS_KG: Final = 0.016  # 25 mm of hardwood
+PARKED_M: Final = (-1.5, 0.0, -0.5)
+"""Where an object that a layout leaves out waits: below the table, in no camera's view."""
 _ARM_BIT: Final = 1
 _OBJECT_BIT: Final = 2
+ON_TABLE: Final = (_OBJECT_BIT, _ARM_BIT | _OBJECT_BIT)
+"""`contype` and `conaffinity` of an object that lies on the table."""
 _VISUAL_GROUP: Final = 2
 _COLLISION_GROUP: Final = 3
 _SERVO_TRIANGLES: Final = 300
@@ -76,7 +85,7 @@ CAMERA_ASPECT: Final = 4 / 3
 CAMERAS: Final = MappingProxyType(
     {
         "overhead": CameraPose((0.17, 0.0, 0.72), (0.17, 0.0, 0.0), 38.0, up=(1.0, 0.0, 0.0)),
-        "front": CameraPose((0.50, 0.0, 0.40), (0.205, 0.0, 0.010), 32.51),  # 42.5 degrees horizontally
+        "front": CameraPose((0.60, 0.0, 0.55), (0.190, 0.0, 0.010), 37.5),  # its middle 2:1 shows all within reach
         "front_left": CameraPose((0.50, 0.34, 0.34), (0.15, -0.03, 0.04), 36.0),
         "front_right": CameraPose((0.50, -0.38, 0.34), (0.15, -0.03, 0.04), 36.0),
         "left": CameraPose((0.18, 0.58, 0.32), (0.15, -0.03, 0.05), 34.0),
@@ -94,6 +103,12 @@ GRASP_POINT_M: Final = (0.0085, -0.0002, -0.0972)
 _JAW_AT_GRASP_RAD: Final = 0.20
 """Gripper joint at which the moving pad is built parallel to the fixed one, one cube apart."""
 _PAD_FRICTION: Final = (1.3, 0.02, 0.001)
+
+AMBIENT: Final = 0.42
+HEADLIGHT: Final = 0.30
+LAMP: Final = 0.45
+LAMP_DIRECTION: Final = (-0.15, -0.30, -1.0)
+"""Light, as shares of white; where the lamp shines to."""
 
 # Backdrop, so that the side cameras see no black void: centre and half sizes, metres.
 _WALLS: Final = MappingProxyType(
@@ -164,8 +179,8 @@ def build_spec(folder: Path, *, drawn: bool) -> mujoco.MjSpec:
     _add_jaw_pads(spec)
     _add_link_boxes(spec)
     _add_table(spec)
-    for name, rgba in zip(CUBES, ((0.03, 0.03, 0.03, 1), (0.95, 0.95, 0.95, 1)), strict=True):
-        _add_cube(spec, name, rgba)
+    for name in OBJECTS:
+        _add_cube(spec, name)
     for name, pose in CAMERAS.items():
         _add_camera(spec, name, pose)
     _set_servos(spec)
@@ -197,8 +212,8 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     visual.global_.offheight = 480
     visual.map.znear = 0.02
     visual.map.zfar = 6.0
-    visual.headlight.ambient = [0.42, 0.42, 0.42]
-    visual.headlight.diffuse = [0.30, 0.30, 0.30]
+    visual.headlight.ambient = [AMBIENT] * 3
+    visual.headlight.diffuse = [HEADLIGHT] * 3
     visual.headlight.specular = [0.0, 0.0, 0.0]
     spec.stat.extent = 1.0
     spec.stat.center = [0.2, 0.0, 0.1]
@@ -289,7 +304,7 @@ def _add_table(spec: mujoco.MjSpec) -> None:
         type=mujoco.mjtGeom.mjGEOM_BOX,
         pos=[0.15, 0, -0.02],
         size=[0.60, 0.60, 0.02],
-        rgba=[0.62, 0.56, 0.48, 1],
+        rgba=[*TABLE_COLOUR, 1],
         contype=_OBJECT_BIT,
         conaffinity=_ARM_BIT | _OBJECT_BIT,
         friction=[0.9, 0.01, 0.0005],
@@ -326,25 +341,26 @@ def _add_table(spec: mujoco.MjSpec) -> None:
         name="lamp",
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
         pos=[0.3, 0.4, 1.5],
-        dir=[-0.15, -0.30, -1.0],
-        diffuse=[0.45, 0.45, 0.45],
+        dir=LAMP_DIRECTION,
+        diffuse=[LAMP] * 3,
         specular=[0, 0, 0],
         castshadow=False,
     )
 
 
-def _add_cube(spec: mujoco.MjSpec, name: str, rgba: tuple[float, float, float, float]) -> None:
+def _add_cube(spec: mujoco.MjSpec, name: str) -> None:
+    """A cube, weightless and untouchable until a layout puts it on the table (see `vla_sim.layout`)."""
     half = CUBE_SIZE_M / 2
-    body = spec.worldbody.add_body(name=name, pos=[0.2, 0, half])
+    body = spec.worldbody.add_body(name=name, pos=PARKED_M, gravcomp=1)
     body.add_freejoint(name=name)
     body.add_geom(
         name=name,
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=[half, half, half],
         mass=_CUBE_MASS_KG,
-        rgba=rgba,
-        contype=_OBJECT_BIT,
-        conaffinity=_ARM_BIT | _OBJECT_BIT,
+        rgba=[*COLOURS.get(name, (0.5, 0.5, 0.5)), 1],
+        contype=0,
+        conaffinity=0,
         condim=4,
         friction=[0.9, 0.01, 0.0005],
         solref=[0.006, 1.0],

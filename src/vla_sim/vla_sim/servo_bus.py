@@ -11,6 +11,7 @@ Protocol: Feetech FT-SCS (doc.feetech.cn, FT-SCS-Protocol), the Dynamixel protoc
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
@@ -24,6 +25,7 @@ _MIN_LENGTH: Final = 2  # instruction and checksum
 _MAX_LENGTH: Final = 250  # the servos' receive buffer
 _BITS_PER_BYTE: Final = 10  # start, eight data, stop
 _MAX_PLANS: Final = 64  # a client repeats a handful of sync reads for ever
+_KEPT_WRITES: Final = 1 << 16  # ten minutes at 100 Hz
 
 
 class Instruction(IntEnum):
@@ -140,6 +142,8 @@ class ServoBus:
         self.servos = tuple(servos)
         self.counters = BusCounters()
         self.faults = LineFaults()
+        self.goal_writes_ns: deque[int] = deque(maxlen=_KEPT_WRITES)
+        """When each sync write of goals came, newest last: what the arm really got."""
         self._silent: set[Sts3215] = set()
         self._baud = self.servos[0].baud_rate if self.servos else 0
         self._buffer = bytearray()
@@ -330,6 +334,8 @@ class ServoBus:
             return
         self.counters.sync_writes += 1
         address, length = parameters[0], parameters[1]
+        if address <= Address.GOAL_POSITION < address + length:
+            self.goal_writes_ns.append(now_ns)
         for start in range(2, len(parameters) - length, length + 1):
             servo = self._by_id.get(parameters[start])
             if servo is not None and now_ns >= servo.deaf_until_ns:

@@ -8,24 +8,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from vla_core.errors import ConfigError
+from vla_sim.scene import CUBE_SIZE_M
 
 
 @dataclass(frozen=True, slots=True)
 class CubePose:
-    """A cube's centre in metres, table frame, and its turn about the vertical, rad, within (-pi, pi]."""
+    """A cube's centre in metres, table frame, its turn about the vertical, rad, within (-pi, pi], and its edge, m."""
 
     x: float
     y: float
     z: float
     yaw: float
+    size: float = CUBE_SIZE_M
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.x, self.y, self.z, self.yaw))):
+        if not all(map(math.isfinite, (self.x, self.y, self.z, self.yaw, self.size))):
             raise ConfigError(f"a cube's pose must be finite, not {self}")
 
     def distance_to(self, xy: tuple[float, float]) -> float:
         """Horizontal distance to a point, metres."""
         return math.hypot(self.x - xy[0], self.y - xy[1])
+
+    @property
+    def height(self) -> float:
+        """Of the centre above where it would be at rest on the table, metres."""
+        return self.z - self.size / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class Truth:
     """The scene at one moment.
 
     `time_s` is simulated time since the world began (it never jumps back); `episode` counts resets; `joints` are
-    measured, rad, in `vla_sim.scene.JOINTS` order.
+    measured, rad, in `vla_sim.scene.JOINTS` order. `cubes` holds those that are on the table.
     """
 
     time_s: float
@@ -50,7 +57,8 @@ class Truth:
             "episode": self.episode,
             "seed": self.seed,
             "cubes": {
-                name: {"x": cube.x, "y": cube.y, "z": cube.z, "yaw": cube.yaw} for name, cube in self.cubes.items()
+                name: {"x": cube.x, "y": cube.y, "z": cube.z, "yaw": cube.yaw, "size": cube.size}
+                for name, cube in self.cubes.items()
             },
             "spot": list(self.spot),
             "joints": list(self.joints),
@@ -70,7 +78,7 @@ class Truth:
                 episode=int(data["episode"]),
                 seed=int(data["seed"]),
                 cubes={
-                    str(name): CubePose(*(float(cube[key]) for key in ("x", "y", "z", "yaw")))
+                    str(name): CubePose(*(float(cube[key]) for key in ("x", "y", "z", "yaw", "size")))
                     for name, cube in data["cubes"].items()
                 },
                 spot=(float(x), float(y)),

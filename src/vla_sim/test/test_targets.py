@@ -1,0 +1,20 @@
+"""The cube that a prompt names."""
+
+import pytest
+
+from vla_core.errors import ConfigError
+from vla_sim.targets import target_of
+
+
+def test_the_one_cube_that_is_named():
+    assert target_of("Put the WHITE cube away") == "white"
+    assert target_of("the coloured one: yellow!") == "yellow"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [("", "prompt '' names no cube"), ("the black one, not the white one", "names black and white; it must name one")],
+)
+def test_none_or_several_are_never_guessed(prompt: str, reason: str):
+    with pytest.raises(ConfigError, match=reason):
+        target_of(prompt)
