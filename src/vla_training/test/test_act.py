@@ -1,5 +1,6 @@
 """Building, folding and storing the ACT policy."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,35 @@ def test_empty_folder_is_refused(tmp_path: Path):
 def test_impossible_shapes_are_refused(wrong):
     with pytest.raises(ConfigError):
         act.ActSettings(**wrong)
+
+
+class TestWarmStart:
+    def test_a_policy_begins_with_what_another_knows(self, trained, tmp_path):
+        act.save_checkpoint(act.folded(trained), stats(), tmp_path, half=False)
+        torch.manual_seed(9)
+        policy = act.build(TINY)
+        act.warm_start(policy, tmp_path)
+        with torch.no_grad():
+            assert torch.equal(policy.eval().model(batch())[0], trained.eval().model(batch())[0])
+
+    def test_what_is_new_keeps_its_own_weights(self, trained, tmp_path):
+        act.save_checkpoint(act.folded(trained), stats(), tmp_path, half=False)
+        policy = act.build(replace(TINY, prompt_dim=8))
+        positions = policy.model.encoder_1d_feature_pos_embed.weight
+        projection = policy.model.encoder_env_state_input_proj.weight
+        before = positions.detach().clone(), projection.detach().clone()
+        act.warm_start(policy, tmp_path)
+        known = len(trained.model.encoder_1d_feature_pos_embed.weight)
+        assert len(positions) == known + 1
+        assert torch.equal(positions[:known], trained.model.encoder_1d_feature_pos_embed.weight)
+        assert torch.equal(positions[known:], before[0][known:])
+        assert torch.equal(projection, before[1])
+
+    def test_another_network_is_refused(self, trained, tmp_path):
+        act.save_checkpoint(act.folded(trained), stats(), tmp_path)
+        with pytest.raises(ModelError, match="of another network"):
+            act.warm_start(act.build(replace(TINY, dim_model=64)), tmp_path)
+
+    def test_a_folder_without_weights_is_named(self, tmp_path):
+        with pytest.raises(ModelError, match=f"{tmp_path}.*cannot be read"):
+            act.warm_start(act.build(TINY), tmp_path)

@@ -1,14 +1,18 @@
 """The closed loop and its statistics."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from vla_core import taught
 from vla_core.errors import ConfigError
+from vla_core.image import decode_jpeg
+from vla_core.joints import SO101_JOINTS
 from vla_sim.expert import Expert
 from vla_sim.world import HOME_RAD, World
-from vla_training import evaluate
+from vla_training import evaluate, measure
 
 pytestmark = pytest.mark.sim
 
@@ -46,7 +50,7 @@ def test_the_loop_does_an_expert_no_harm(world):
     started = world.time_s
 
     def play(image, state):
-        assert image.shape == (64, 128, 3)
+        assert image.shape == (96, 192, 3)
         return expert.chunk(world.truth(), state, world.time_s - started, 20, settings.rate_hz)
 
     result = evaluate.run_episode(world, play, evaluate.HELD_OUT_SEED, settings)
@@ -63,14 +67,38 @@ def test_an_arm_that_stays_home_fails(world):
     assert result.time_s == 1.0
 
 
+GOOD = evaluate.EpisodeResult(2, True, True, True, False, False, 0.01, 0.0, 8.0, 0.05)
+BAD = evaluate.EpisodeResult(1, False, False, False, True, True, 0.2, 0.0, 20.0, 0.05)
+
+
 def test_summary_is_json_with_counts_and_interval():
-    settings = evaluate.LoopSettings()
-    good = evaluate.EpisodeResult(1, True, True, True, False, 0.01, 0.0, 8.0, 0.05)
-    bad = evaluate.EpisodeResult(2, False, False, False, False, 0.2, 0.0, 20.0, 0.05)
-    summary = json.loads(json.dumps(evaluate.summarise([good, bad], settings)))
+    summary = json.loads(json.dumps(measure.summarise("m", "size", [GOOD, BAD], evaluate.LoopSettings())))
+    assert (summary["model"], summary["shift"], summary["seeds"]) == ("m", "size", [1, 2])
     assert (summary["successes"], summary["episodes"], summary["success_rate"]) == (1, 2, 0.5)
     assert summary["interval_95"][0] < 0.5 < summary["interval_95"][1]
-    assert summary["median_time_s"] == 8.0
+    assert (summary["wrong_object"], summary["wrong_touched"], summary["median_s"]) == (1, 1, 8.0)
+    assert [result["seed"] for result in summary["results"]] == [1, 2]
+
+
+def test_the_reason_of_a_failure_is_said():
+    assert measure.why(BAD) == "wrong object lifted"
+    assert measure.why(replace(BAD, wrong_lifted=False)) == "never lifted"
+    assert measure.why(replace(BAD, wrong_lifted=False, lifted=True)) == "20 cm from the spot"
+    assert measure.why(replace(BAD, wrong_lifted=False, lifted=True, others_moved_m=0.02)) == "another object moved"
+
+
+def test_processes_play_the_same_scenes_as_one_does(tmp_path):
+    """Through a file and two workers, failures come with pictures of the scene and of its end."""
+    home = np.tile(HOME_RAD, (3, 1))
+    path = tmp_path / "still.json"
+    taught.save(taught.Taught(SO101_JOINTS, 50.0, home), path)
+    settings = evaluate.LoopSettings(limit_s=0.5, variety="varied")
+    seeds = range(1_000_000, 1_000_003)
+    for jobs in (1, 2):
+        played = list(measure.play(measure.Subject(path, taught=True), seeds, settings, jobs))
+        assert [each.result.seed for each in played] == list(seeds)
+        assert not any(each.result.success for each in played)
+        assert all(decode_jpeg(jpeg).shape == (240, 320, 3) for each in played for jpeg in each.pictures)
 
 
 def test_settings_without_time_are_refused():

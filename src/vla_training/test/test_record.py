@@ -1,12 +1,21 @@
 """Shards on disk, and demonstrations of the scripted expert."""
 
+import argparse
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from vla_core.errors import ConfigError
-from vla_training import dataset
-from vla_training.evaluate import HELD_OUT_SEED
-from vla_training.record import Demonstrator, RecordSettings, record
+from vla_sim import layout
+from vla_sim.layout import TRAINING
+from vla_sim.world import HOME_RAD, World
+from vla_training import dataset, lerobot_reader, phrases, record_expert, scripts
+from vla_training.evaluate import HELD_OUT_SEED, VALIDATION_SEED, LoopSettings
+from vla_training.localisation import locate
+from vla_training.phrases import known
+from vla_training.record import Demonstrator, RecordSettings
 
 pytestmark = pytest.mark.sim
 
@@ -26,7 +35,7 @@ def test_shards_come_back_as_samples(tmp_path):
     data = dataset.load([tmp_path], chunk_size=3)
     assert data.episodes == 3
     assert len(data) == 3 + 3 + 4
-    assert np.array_equal(data.images[:3], episodes[0].images)
+    assert np.array_equal(data.images[np.arange(3)], episodes[0].images)
     assert data.states[:, 0].tolist() == [
         1000.5,
         1002.5,
@@ -54,8 +63,32 @@ def test_chunks_begin_at_their_frame_and_stay_in_their_episode(tmp_path):
     ]
 
 
+def test_shards_keep_prompts_and_labels_where_they_have_them(tmp_path):
+    """Old shards have neither, and still load beside new ones."""
+    labels = np.full((3, 6, 4), np.nan, np.float32)
+    labels[:, 2] = (0.5, 0.25, 1, 0)
+    asked = ("red", "red", "blue", "blue", "blue")
+    new = replace(episode(1, 5), prompts=asked, cubes=labels)
+    dataset.write_shard(tmp_path, "a", [new, replace(episode(2, 5), prompts=("blue",) * 5, cubes=labels)])
+    dataset.write_shard(tmp_path, "b", [episode(3, 4, every=1)])
+    data = dataset.load([tmp_path], chunk_size=3)
+    assert data.texts == ("red", "blue")
+    assert data.prompts.tolist() == [0, 1, 1, 1, 1, 1, -1, -1, -1, -1]
+    assert data.told.tolist() == [2, 3, 3, 3, 3, 3, 3, 3, 3, 3]
+    assert np.array_equal(data.cubes[:3], labels, equal_nan=True)
+    assert np.isnan(data.cubes[6:]).all()
+    with pytest.raises(ConfigError, match="4 prompts and 5 frames"):
+        replace(new, prompts=asked[:4])
+    with pytest.raises(ConfigError, match="places of cubes"):
+        replace(new, cubes=labels[:2])
+
+
+def test_the_simulation_has_the_cubes_that_phrases_ask_for():
+    assert layout.NAMED == phrases.TARGETS
+
+
 def test_empty_folder_names_the_cure(tmp_path):
-    with pytest.raises(ConfigError, match=r"vla_training\.record"):
+    with pytest.raises(ConfigError, match="evergreen record --expert"):
         dataset.load([tmp_path], 3)
 
 
@@ -87,7 +120,7 @@ def demonstrator():
 
 def test_a_demonstration_ends_at_rest_with_the_cube_on_the_spot(demonstrator):
     found = next(made for seed in range(3) if (made := demonstrator.episode(seed)) is not None)
-    assert found.images.shape[1:] == (64, 128, 3)
+    assert found.images.shape[1:] == (96, 192, 3)
     assert np.array_equal(found.actions[-1], found.actions[-5])
     assert np.abs(found.states[1:] - found.actions[:-1])[:, :5].max() < 0.3  # noise and lag, no more
 
@@ -100,6 +133,134 @@ def test_a_seed_gives_the_same_demonstration_again(demonstrator):
     assert np.array_equal(first.images, second.images)
 
 
-def test_evaluation_seeds_are_not_recorded(tmp_path):
+def test_demonstrations_of_varied_scenes_place_the_target_and_stay_in_step():
+    made = Demonstrator(RecordSettings(LoopSettings(target="white", variety=TRAINING)))
+    kept = [found for seed in range(8) if (found := made.episode(seed)) is not None]
+    made.close()
+    assert len(kept) >= 6
+    assert all(len(found.images) == len(found.states) for found in kept)
+
+
+def options(out, episodes, seed=0, jobs=1, targets=""):
+    return argparse.Namespace(out=out, episodes=episodes, target="black", seed=seed, jobs=jobs, targets=targets)
+
+
+def test_an_interrupted_recording_goes_on_with_the_next_scene(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_CACHE", str(tmp_path / "cache"))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert record_expert.run(options(whole, 3, seed=20, jobs=2)) == 0
+    for episodes in (1, 3):
+        assert record_expert.run(options(parts, episodes, seed=20)) == 0
+    first, second = (list(lerobot_reader.load(root)) for root in (whole, parts))
+    assert len(first) == len(second) == 3
+    for one, other in zip(first, second, strict=True):
+        assert one.prompt == other.prompt == "put the black cube on the spot"
+        assert np.array_equal(one.states, other.states)
+        assert np.array_equal(one.images["front"], other.images["front"])
+    data = dataset.load([whole], chunk_size=20)
+    assert (data.episodes, len(data)) == (3, sum(len(episode.states) for episode in first))
+    assert np.array_equal(data.images[np.arange(5)], first[0].images["front"][:5])
+    assert np.array_equal(data.chunks[0], first[0].actions[:20])
+
+
+@pytest.mark.parametrize("seed", [HELD_OUT_SEED, VALIDATION_SEED])
+def test_evaluation_seeds_are_not_recorded(tmp_path, seed):
     with pytest.raises(ConfigError, match="evaluation"):
-        record(tmp_path, [HELD_OUT_SEED], RecordSettings())
+        record_expert.run(options(tmp_path / "data", 1, seed=seed))
+
+
+def test_a_target_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="pink"):
+        record_expert.run(argparse.Namespace(out=tmp_path, episodes=1, target="pink", targets="", seed=0, jobs=1))
+    for targets in ("red,pink", "red,red"):
+        with pytest.raises(ConfigError, match=targets):
+            record_expert.run(options(tmp_path, 1, targets=targets))
+
+
+class TestListening:
+    """Demonstrations in which a colour is asked for."""
+
+    @pytest.fixture(scope="class")
+    def listening(self):
+        made = Demonstrator(RecordSettings(LoopSettings(variety=TRAINING), 10, layout.NAMED))
+        yield made
+        made.close()
+
+    def first(self, listening, kind, present=True):
+        """The first scene of a kind that was kept."""
+        scenes = ((seed, scripts.draw(seed, layout.NAMED)) for seed in range(400))
+        found = (
+            (script, listening.episode(seed))
+            for seed, script in scenes
+            if script.kind is kind and script.present is present
+        )
+        return next((script, made) for script, made in found if made is not None)
+
+    def test_shares_are_those_that_were_wanted(self):
+        drawn = [scripts.draw(seed, layout.NAMED) for seed in range(3000)]
+        kinds = Counter(script.kind for script in drawn)
+        assert kinds[scripts.Kind.ABSENT] / 3000 == pytest.approx(scripts.ABSENT_SHARE, abs=0.02)
+        assert kinds[scripts.Kind.BEFORE_GRASP] / 3000 == pytest.approx(scripts.BEFORE_GRASP_SHARE, abs=0.02)
+        assert kinds[scripts.Kind.CARRYING] / 3000 == pytest.approx(scripts.CARRYING_SHARE, abs=0.02)
+        assert set(Counter(script.targets[-1] for script in drawn).values()) == {500}
+        asked = [script for script in drawn if script.present]
+        twins = sum(f"{script.targets[-1]}{layout.SECOND}" in script.names for script in asked)
+        assert twins / len(asked) == pytest.approx(scripts.TWIN_SHARE, abs=0.02)
+        assert {len(script.names) for script in drawn} == {2, 3, 4}
+        for script in drawn:
+            assert all(prompt in known(target) for prompt, target in zip(script.prompts, script.targets, strict=True))
+            assert len(script.targets) == 1 or script.targets[0] in script.names
+            assert script.kind is not scripts.Kind.ABSENT or not script.present
+
+    def test_a_cube_that_is_not_there_is_waited_for_at_rest(self, listening):
+        script, made = self.first(listening, scripts.Kind.ABSENT, present=False)
+        assert set(made.prompts) == set(script.prompts)
+        rest = round(script.rest_s * 10)
+        assert 20 <= rest <= 40
+        assert np.abs(made.actions[-rest:] - np.float32(HOME_RAD)).max() < 1e-6
+        assert np.isnan(made.cubes[:, layout.NAMED.index(script.targets[0])]).all()
+
+    @pytest.mark.parametrize("kind", [scripts.Kind.BEFORE_GRASP, scripts.Kind.CARRYING])
+    @pytest.mark.parametrize("present", [True, False])
+    def test_the_prompt_changes_on_the_way(self, listening, kind, present):
+        script, made = self.first(listening, kind, present)
+        changes = [frame for frame in range(1, len(made.prompts)) if made.prompts[frame] != made.prompts[frame - 1]]
+        assert len(changes) == 1
+        assert (made.prompts[0], made.prompts[-1]) == script.prompts
+        closed = made.actions[: changes[0] + 1, 5] < 0.1
+        assert closed.any() == (kind is scripts.Kind.CARRYING)
+        assert np.isnan(made.cubes).all(axis=2).any(axis=1).all()  # never more than four of six
+
+    def test_labels_say_where_the_cubes_lie(self, listening):
+        script, made = self.first(listening, scripts.Kind.STEADY)
+        world = World(cameras=("front",))
+        world.reset(made.seed, variety=TRAINING, target=script.targets[0], names=script.names)
+        wanted = locate(world, "front")
+        world.close()
+        for colour, label, first in zip(layout.NAMED, wanted, made.cubes[0], strict=True):
+            once = colour in script.names and f"{colour}{layout.SECOND}" not in script.names
+            assert np.isfinite(label).all() == once
+            if once and colour != script.targets[0]:
+                assert first == pytest.approx(label, abs=0.1)
+                assert np.hypot(*label[2:]) == pytest.approx(1, abs=1e-5)
+
+    def test_a_dataset_keeps_prompts_and_labels(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("EVERGREEN_CACHE", str(tmp_path / "cache"))
+        changing = next(
+            seed for seed in range(100) if scripts.draw(seed, layout.NAMED).kind is scripts.Kind.BEFORE_GRASP
+        )
+        root = tmp_path / "data"
+        for wanted in (1, 2):
+            assert record_expert.run(options(root, wanted, seed=changing, targets=",".join(layout.NAMED))) == 0
+        episodes = list(lerobot_reader.load(root, columns=("cubes",)))
+        assert len(set(episodes[0].prompts)) == 2
+        assert episodes[0].extra["kind"] == "changed before grasp"
+        data = dataset.load([root], chunk_size=20)
+        assert [data.texts[number] for number in data.prompts] == [
+            prompt for episode in episodes for prompt in episode.prompts
+        ]
+        assert data.cubes.shape == (len(data), 6, 4)
+        assert np.array_equal(data.cubes[:5].reshape(5, -1), episodes[0].columns["cubes"][:5], equal_nan=True)
+        change = next(frame for frame in range(200) if data.prompts[frame] != data.prompts[0])
+        assert data.told[:change].tolist() == np.minimum(change - np.arange(change), 20).tolist()
+        assert (data.told[change : len(episodes[0].prompts)] == 20).all()

@@ -12,13 +12,11 @@ from torch import nn
 
 from vla_core import manifest as manifests
 from vla_core.errors import ConfigError
-from vla_training import dataset, optimise, train
-from vla_training.act import ActSettings
-from vla_training.config import Phase, TrainConfig, load_config
+from vla_training import dataset, optimise, program, train
+from vla_training.config import Phase, Selection, TrainConfig, load_config
+from vla_training.shape import ActSettings
 
 pytestmark = pytest.mark.train
-
-SHIPPED_CONFIG = Path(train.__file__).parent / "configs" / "act_black.yaml"
 
 
 def test_learning_rate_warms_up_stays_and_falls():
@@ -29,20 +27,23 @@ def test_learning_rate_warms_up_stays_and_falls():
     assert optimise.learning_rate(phase, 999) < 1e-4
 
 
-def test_shipped_configuration_is_sound():
-    config = load_config(SHIPPED_CONFIG)
-    assert config.name == "act-black"
-    assert config.policy.image_key == "observation.images.front"
-
-
 @pytest.mark.parametrize(
     ("text", "word"),
     [
         ("[1, 2]", "keys"),
-        ("name: x\nspeed: 3\nend_to_end: {steps: 1, batch: 2}\nhead: {steps: 1, batch: 2}", "speed"),
-        ("name: x\nend_to_end: {steps: 1, batch: 2, colour: 3}", "colour"),
-        ("name: x\nend_to_end: {steps: 0, batch: 2}", "steps"),
-        ("name: x", "end_to_end"),
+        ("speed: 3", "speed"),
+        ("end_to_end: {steps: 1, batch: 2, colour: 3}", "colour"),
+        ("end_to_end: {steps: 0, batch: 2}", "steps"),
+        ("end_to_end: {steps: 1, batch: 2, precision: half}", "half"),
+        ("data: a", "list of folders"),
+        ("like: c.yaml", "itself"),
+        ("like: other.yaml", "other.yaml: cannot be read"),
+        (
+            "{name: x, version: v, prompt: p, target: t, end_to_end: {steps: 1, batch: 2}, head: {steps: 1, batch: 2}}",
+            "must name folders",
+        ),
+        ("selection: {first_seed: 5}", "between seeds"),
+        ("seed: 3", "end_to_end"),
         ("{", "YAML"),
     ],
 )
@@ -51,7 +52,7 @@ def test_configuration_mistakes_are_named(tmp_path, text, word):
     path.write_text(text)
     with pytest.raises(ConfigError, match=word) as caught:
         load_config(path)
-    assert str(path) in str(caught.value)
+    assert str(path.parent) in str(caught.value)
 
 
 def tiny_config(folder: Path) -> TrainConfig:
@@ -64,7 +65,8 @@ def tiny_config(folder: Path) -> TrainConfig:
     dataset.write_shard(folder, "a", episodes)
     phase = Phase(steps=2, batch=2, checkpoint_every=1, warmup_steps=1)
     return TrainConfig(
-        name="tiny", version="1.0.0", prompt="", data=(folder,), seed=3, see=phase, see_data=(folder,),
+        name="tiny", version="1.0.0", prompt="", target="black", data=(folder,), see_data=(folder,),
+        seed=3, see=phase, selection=Selection(episodes=1, limit_s=0.5),
         end_to_end=phase, head=replace(phase, steps=4, checkpoint_every=2, averaging=0.9), open_loop_s=0.3,
         policy=ActSettings(
             width=64, height=32, chunk_size=4, dim_model=32, n_heads=2, dim_feedforward=32, n_encoder_layers=1
@@ -82,6 +84,36 @@ def test_a_run_ends_in_a_model_with_a_manifest(tmp_path):
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
 
 
+def test_phase_r_goes_on_from_phase_a_and_is_the_one_that_is_chosen_from(tmp_path):
+    config = replace(tiny_config(tmp_path / "data"), head=None)
+    config = replace(config, refine=config.end_to_end, selection=Selection(episodes=0))
+    folder = train.train(config, tmp_path / "run", {})
+    assert folder.name.startswith("R-")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["phase"] for line in lines] == ["S", "A", "R"]
+    ended = load_file(tmp_path / "run/A.state.safetensors")["module.model.action_head.weight"]
+    refined = load_file(tmp_path / "run/R.state.safetensors")["module.model.action_head.weight"]
+    assert 0 < (ended - refined).abs().max() < 0.01  # AdamW moves a weight by its rate a step: not a new start
+
+
+def test_without_phase_b_a_late_checkpoint_of_phase_a_is_the_result(tmp_path):
+    config = replace(tiny_config(tmp_path / "data"), head=None)
+    config = replace(config, end_to_end=replace(config.end_to_end, steps=3, checkpoint_every=1))
+    folder = train.train(replace(config, selection=replace(config.selection, after=0.6)), tmp_path / "run", {})
+    assert folder.name == "A-00003"
+    scored = sorted(path.name for path in folder.parent.glob("*.score.json"))
+    assert scored == ["A-00002.score.json", "A-00003.score.json"]
+
+
+def test_a_finished_run_is_not_trained_or_scored_again(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path / "data")
+    first = train.train(config, tmp_path / "run", {})
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    monkeypatch.setattr(train, "play", lambda *_: pytest.fail("scored again"))
+    assert train.train(config, tmp_path / "run", {}) == first
+    assert (tmp_path / "run" / "log.jsonl").read_text() == log
+
+
 def trainer(folder: Path, steps: int) -> optimise.Trainer:
     torch.manual_seed(0)
     module = nn.Linear(3, 1)
@@ -89,13 +121,13 @@ def trainer(folder: Path, steps: int) -> optimise.Trainer:
     def batch(step):
         rng = optimise.generator(7, 0, step)
         points = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
-        return points, points, points.sum(1, keepdim=True)
+        return optimise.Batch(points, points, points.sum(1, keepdim=True))
 
     return optimise.Trainer(
         "T",
         module,
         Phase(steps=steps, batch=4, averaging=0.9, checkpoint_every=5, learning_rate=0.05),
-        loss_of=lambda batch: (module(batch[0]) - batch[2]).abs().mean(),
+        loss_of=lambda batch: (module(batch.pictures) - batch.chunks).abs().mean(),
         batch_of=batch,
         folder=folder,
     )
@@ -135,11 +167,15 @@ def test_average_is_no_heavier_on_its_start():
     assert float(average.values["weight"]) == pytest.approx(1.0, abs=0.01)
 
 
-def test_missing_data_is_one_line(tmp_path, capsys):
-    path = tmp_path / "c.yaml"
-    path.write_text(
-        f"name: x\nversion: '1'\nprompt: ''\ndata: [{tmp_path}/none]\n"
-        "end_to_end: {steps: 1, batch: 2}\nhead: {steps: 1, batch: 2}\n"
-    )
-    assert train.main(["--config", str(path), "--out", str(tmp_path / "out")]) == 2
-    assert "no data" in capsys.readouterr().out
+def test_missing_data_is_one_line(tmp_path):
+    config = replace(tiny_config(tmp_path / "data"), data=(tmp_path / "none",))
+    with pytest.raises(ConfigError, match=r"none holds no data"):
+        train.train(config, tmp_path / "run", {})
+
+
+def test_shipped_configurations_are_sound():
+    paths = list(program.SHIPPED.glob("*.yaml"))
+    assert paths
+    for path in paths:
+        assert load_config(path).policy.image_key == "observation.images.front"
+        assert program.find_config(path.stem) == path

@@ -9,7 +9,6 @@ frozen form: the checkpoint is a plain LeRobot one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
@@ -17,12 +16,15 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.processor import PolicyProcessorPipeline
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from vla_core.errors import ConfigError, ModelError
-from vla_training.onnx_policy import ACTION, IMAGES, STATE
+from vla_core.errors import ModelError
+from vla_core.observation import ENVIRONMENT_KEY
+from vla_training.onnx_policy import ACTION, STATE
+from vla_training.shape import ActSettings
 
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_MODE = 0o644  # safetensors writes 0600, which another user's policy server could not read
@@ -31,51 +33,14 @@ Stats = Mapping[str, Mapping[str, Tensor]]
 """Feature name to `mean` and `std`: images `(3, 1, 1)` of values in 0..1, state and action `(dof,)` in rad."""
 
 
-@dataclass(frozen=True, slots=True)
-class ActSettings:
-    """Shape of the policy.
-
-    Attributes:
-        camera: the one camera that it sees.
-        width, height: size of the picture in px.
-        dof: joints in state and action.
-        chunk_size: actions in a chunk.
-        dim_model, n_heads, dim_feedforward, n_encoder_layers, n_decoder_layers: the transformer.
-    """
-
-    camera: str = "front"
-    width: int = 128
-    height: int = 64
-    dof: int = 6
-    chunk_size: int = 20
-    dim_model: int = 256
-    n_heads: int = 4
-    dim_feedforward: int = 512
-    n_encoder_layers: int = 2
-    n_decoder_layers: int = 1
-
-    def __post_init__(self) -> None:
-        if self.width % 32 or self.height % 32 or min(self.width, self.height) < 32:
-            raise ConfigError(
-                f"picture of {self.width}x{self.height} px: both must be multiples of 32, the ResNet's stride"
-            )
-        if self.dim_model % self.n_heads:
-            raise ConfigError(f"dim_model {self.dim_model} must be a multiple of n_heads {self.n_heads}")
-        if self.chunk_size < 1 or self.dof < 1:
-            raise ConfigError(f"chunk_size {self.chunk_size} and dof {self.dof} must be at least 1")
-
-    @property
-    def image_key(self) -> str:
-        """LeRobot's name of the camera's feature."""
-        return f"{IMAGES}.{self.camera}"
-
-
 def make_config(settings: ActSettings) -> ACTConfig:
     """LeRobot's configuration for `settings`: no variational encoder, no dropout, no pretrained weights."""
+    prompt = {ENVIRONMENT_KEY: PolicyFeature(FeatureType.ENV, (settings.prompt_dim,))} if settings.prompt_dim else {}
     return ACTConfig(
         input_features={
             settings.image_key: PolicyFeature(FeatureType.VISUAL, (3, settings.height, settings.width)),
             STATE: PolicyFeature(FeatureType.STATE, (settings.dof,)),
+            **prompt,
         },
         output_features={ACTION: PolicyFeature(FeatureType.ACTION, (settings.dof,))},
         chunk_size=settings.chunk_size,
@@ -98,6 +63,27 @@ def build(settings: ActSettings) -> ACTPolicy:
     policy = ACTPolicy(make_config(settings))
     thaw_batchnorm(policy)
     return policy
+
+
+def warm_start(policy: ACTPolicy, folder: Path) -> None:
+    """Begin with the weights of the checkpoint in `folder`, whatever `policy` has more than that keeps its own.
+
+    A policy that takes a prompt has a token more: its part of the table of positions, the last row, stays as it is.
+
+    Raises:
+        ModelError: no checkpoint, or one of another shape.
+    """
+    try:
+        given = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
+    own = policy.state_dict()
+    for key, value in given.items():
+        mine = own.get(key)
+        if mine is None or mine.shape[1:] != value.shape[1:] or len(mine) < len(value):
+            shape = "nothing of that name" if mine is None else f"{tuple(mine.shape)}"
+            raise ModelError(f"{folder} is of another network: its {key} is {tuple(value.shape)}, here {shape}")
+        mine[: len(value)] = value
 
 
 def _modules_of(root: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[nn.Module, str, nn.Module]]:

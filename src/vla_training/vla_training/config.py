@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,38 @@ from typing import Any
 import yaml
 
 from vla_core.errors import ConfigError
-from vla_training.act import ActSettings
+from vla_training.evaluate import HELD_OUT_SEED, VALIDATION_SEED
+from vla_training.shape import ActSettings
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """How the best checkpoint is found: by closed-loop success.
+
+    Its scenes are neither for training nor for the final measurement.
+
+    Attributes:
+        episodes: scenes a checkpoint; 0 keeps the last checkpoint.
+        after: share of the phase's steps from which on checkpoints are played: earlier ones fail.
+        first_seed: of these scenes.
+        variety: see `vla_sim.layout`.
+        limit_s: simulated time given to an episode.
+    """
+
+    episodes: int = 40
+    first_seed: int = VALIDATION_SEED
+    variety: str = "training"
+    limit_s: float = 20.0
+    after: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.episodes < 0 or not VALIDATION_SEED <= self.first_seed < HELD_OUT_SEED - self.episodes:
+            raise ConfigError(
+                f"episodes {self.episodes} from seed {self.first_seed}: scenes for choosing lie between seeds "
+                f"{VALIDATION_SEED} and {HELD_OUT_SEED}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +58,8 @@ class Phase:
         brightness, pixel_noise: half width of a random factor, and standard deviation; of pictures in 0..1.
         averaging: weight of the past in the running average of the weights; 0 is off.
         checkpoint_every: steps between checkpoints.
+        precision: `float32`, or `bfloat16` for the arithmetic of forward and backward pass: on processors that have it
+            twice as fast. Weights and their updates are float32 either way.
     """
 
     steps: int
@@ -40,6 +74,7 @@ class Phase:
     pixel_noise: float = 0.02
     averaging: float = 0.0
     checkpoint_every: int = 200
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 2 or self.checkpoint_every < 1:
@@ -49,6 +84,8 @@ class Phase:
             )
         if not (0 <= self.constant <= 1 and 0 <= self.averaging < 1):
             raise ConfigError(f"constant {self.constant} must be in 0..1 and averaging {self.averaging} in 0..1")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision {self.precision!r} must be one of {', '.join(PRECISIONS)}")
         if min(self.learning_rate, self.clip_norm) <= 0:
             raise ConfigError(f"learning_rate {self.learning_rate} and clip_norm {self.clip_norm} must be positive")
 
@@ -59,25 +96,32 @@ class TrainConfig:
 
     Attributes:
         name, version, prompt: of the model that comes out.
-        seed: of weights, batches and noise.
+        target: the cube that it places; where it takes prompts, the one that `prompt` asks for.
+        prompt_encoder: folder of a prompt encoder (see docs/prompts.md); None: the policy takes no prompt.
         data: folders of demonstrations.
-        rate_hz: rate at which they were recorded.
+        see_data: folders of random scenes (see `vla_training.reach`).
+        start: folder of a checkpoint whose weights the first phase begins with; None: random ones.
+        seed: of weights, batches and noise.
+        rate_hz: rate at which demonstrations were recorded.
         open_loop_s: how much of a chunk to play, for the manifest.
         policy: shape of the network.
-        see: phase S, everything, on pictures of random scenes (see `vla_training.reach`); may be left out.
-        see_data: its folders.
+        see: phase S, everything, on pictures of random scenes; may be left out.
         end_to_end: phase A, everything, on demonstrations.
-        head: phase B, the transformer alone on cached picture features.
+        refine: phase R, everything again from where phase A ended; may be left out.
+        head: phase B, the transformer alone on cached picture features; may be left out.
         cached_variants: noisy copies of each picture in phase B's cache.
         cached_pictures: how many pictures phase B draws at random for its cache; 0 is all.
+        selection: how the best checkpoint of the last phase is found.
     """
 
     name: str
     version: str
     prompt: str
+    target: str
     data: tuple[Path, ...]
     end_to_end: Phase
-    head: Phase
+    head: Phase | None = None
+    see_data: tuple[Path, ...] = ()
     seed: int = 0
     rate_hz: float = 10.0
     open_loop_s: float = 0.5
@@ -85,15 +129,61 @@ class TrainConfig:
     cached_variants: int = 1
     cached_pictures: int = 0
     see: Phase | None = None
-    see_data: tuple[Path, ...] = ()
+    selection: Selection = field(default_factory=Selection)
+    prompt_encoder: Path | None = None
+    refine: Phase | None = None
+    start: Path | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.prompt_encoder) != bool(self.policy.prompt_dim):
+            raise ConfigError("prompt_encoder and policy.prompt_dim go together: name both, or neither")
+        if self.prompt_encoder and self.head:
+            raise ConfigError("phase head works on cached features and knows no prompts; leave it out")
+        if not self.data or (self.see and not self.see_data):
+            raise ConfigError("data, and with phase see also see_data, must name folders")
 
 
 def load_config(path: Path) -> TrainConfig:
     """Read a YAML file; data folders in it are relative to the working directory.
 
+    Its key `like` names another file beside it, whose keys hold where this one is silent.
+
     Raises:
         ConfigError: missing, not YAML, or with keys that mean nothing; the message names the file and the key.
     """
+    raw = _read(path)
+    try:
+        for key in ("data", "see_data"):
+            raw[key] = _folders(raw.get(key, []), key)
+        for key, kind in PARTS.items():
+            if key in raw:
+                raw[key] = _build(kind, raw[key], key)
+        for key in ("prompt_encoder", "start"):
+            if raw.get(key):
+                raw[key] = Path(raw[key])
+        made: TrainConfig = _build(TrainConfig, raw, "the file")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return made
+
+
+PARTS: Mapping[str, type[Any]] = {
+    "see": Phase,
+    "end_to_end": Phase,
+    "refine": Phase,
+    "head": Phase,
+    "policy": ActSettings,
+    "selection": Selection,
+}
+
+
+def _folders(raw: Any, where: str) -> tuple[Path, ...]:
+    if not isinstance(raw, list):
+        raise ConfigError(f"{where} must be a list of folders, not {raw!r}")
+    return tuple(Path(folder) for folder in raw)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -102,16 +192,10 @@ def load_config(path: Path) -> TrainConfig:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold keys and values")
-    try:
-        for key in ("data", "see_data"):
-            raw[key] = tuple(Path(folder) for folder in raw.get(key, ()))
-        for key, kind in (("see", Phase), ("end_to_end", Phase), ("head", Phase), ("policy", ActSettings)):
-            if key in raw:
-                raw[key] = _build(kind, raw[key], key)
-        made: TrainConfig = _build(TrainConfig, raw, "the file")
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return made
+    like = raw.pop("like", None)
+    if like == path.name:
+        raise ConfigError(f"{path}: like names the file itself")
+    return {**_read(path.with_name(str(like))), **raw} if like else raw
 
 
 def _build(kind: type[Any], raw: Any, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""Closed-loop success of an exported model: `python -m vla_training.evaluate models/act-black --episodes 50`.
+"""One episode in closed loop, and what many of them add up to.
 
 Runs in one process, faster than real time, without ROS, but with what the ROS graph does to a policy: JPEG pictures,
 servo ticks, setpoints at 100 Hz, inference that takes time while the arm moves on, and `vla_core.chunk.join`, the
@@ -7,24 +7,19 @@ function that the policy node joins chunks with.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_core import manifest as manifests
 from vla_core.chunk import NS_PER_S, ActionChunk, Hold, JoinRules, Plan, join
-from vla_core.errors import ConfigError, EvergreenError
+from vla_core.errors import ConfigError
 from vla_core.image import decode_resize, encode_jpeg
+from vla_sim.layout import PLAIN
 from vla_sim.world import TIMESTEP_S, World
-from vla_training.onnx_policy import ONNX_FILE, OnnxPolicy
 
 TICK_RAD = 2 * math.pi / 4096
 """Resolution of an STS3215's target and of its measured position."""
@@ -32,13 +27,16 @@ SETPOINT_PERIOD_NS = 10_000_000
 """The driver writes the bus at 100 Hz."""
 HELD_OUT_SEED = 1_000_000
 """Scenes of training have smaller seeds than this, scenes of evaluation larger."""
+VALIDATION_SEED = 900_000
+"""Scenes from this one to HELD_OUT_SEED choose among checkpoints; training and the last measurement do not use them."""
 _WILSON_Z = 1.959964  # 95 %
 _JUDGE_PERIOD_NS = 100_000_000
 _SETTLED_NS = NS_PER_S
 """An episode ends once success has lasted this long: a cube that falls over later would not count."""
 
 PolicyCall = Callable[[NDArray[np.uint8], NDArray[np.float64]], NDArray[np.float64]]
-"""Picture `(h, w, 3)` uint8 and state `(dof,)` rad to actions `(chunk, dof)` rad."""
+"""Picture `(h, w, 3)` uint8 and state `(dof,)` rad to actions `(chunk, dof)` rad. One that also has a method `begin` is
+told when an episode begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +52,13 @@ class LoopSettings:
         rules: how chunks are joined.
         limit_s: simulated time given to an episode.
         target: the cube that must be placed.
+        variety: how much scenes differ from each other, see `vla_sim.layout`.
+        cubes_of: seed of the plain scene whose cubes all scenes have; None for each its own.
     """
 
     camera: str = "front"
-    width: int = 128
-    height: int = 64
+    width: int = 192
+    height: int = 96
     rate_hz: float = 10.0
     latency_s: float = 0.10
     skew_s: float = 0.04
@@ -66,6 +66,8 @@ class LoopSettings:
     rules: JoinRules = JoinRules()  # noqa: RUF009 (frozen)
     limit_s: float = 20.0
     target: str = "black"
+    variety: str = PLAIN
+    cubes_of: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.skew_s <= self.latency_s:
@@ -79,23 +81,34 @@ class LoopSettings:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeResult:
-    """How one scene ended; distances in metres, times in simulated seconds."""
+    """How one scene ended; distances in metres, times in simulated seconds.
+
+    `wrong_lifted` and `wrong_touched`: another object than the target, at any time.
+    """
 
     seed: int
     success: bool
     lifted: bool
     placed: bool
     wrong_lifted: bool
+    wrong_touched: bool
     distance_m: float
     others_moved_m: float
     time_s: float
     largest_gap_rad: float
     """Largest disagreement between the plan in force and the chunk that took over."""
+    note: str = ""
+    """Why it failed, where that is no matter of cubes."""
 
 
 def to_ticks(angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
     """Angles as a servo can hold or report them, rad."""
     return np.rint(angles_rad / TICK_RAD) * TICK_RAD
+
+
+def lay(world: World, seed: int, settings: LoopSettings) -> None:
+    """Begin an episode with a scene of these settings."""
+    world.reset(seed, variety=settings.variety, target=settings.target, cubes_of=settings.cubes_of)
 
 
 def see(world: World, settings: LoopSettings) -> NDArray[np.uint8]:
@@ -144,39 +157,102 @@ class _Asker:
         self.plan = joined
 
 
-def run_episode(world: World, policy: PolicyCall, seed: int, settings: LoopSettings) -> EpisodeResult:
-    """Play one scene to success or to the time limit."""
-    world.reset(seed)
+def run_episode(
+    world: World,
+    policy: PolicyCall,
+    seed: int,
+    settings: LoopSettings,
+    watch: Callable[[World], None] = lambda _: None,
+) -> EpisodeResult:
+    """Play one scene to success or to the time limit; `watch` is called every 0.1 s."""
+    lay(world, seed, settings)
+    return play_out(world, policy, seed, settings, Placing(world, settings.target), watch=watch)
+
+
+class Judge(Protocol):
+    """Watches an episode and says how it ended."""
+
+    def step(self) -> None:
+        """10 ms of the episode have passed."""
+        ...
+
+    def look(self, now_ns: int) -> bool:
+        """Whether the episode is over; asked every 0.1 s."""
+        ...
+
+    def result(self, seed: int, now_ns: int, largest_gap_rad: float) -> EpisodeResult:
+        """How it ended."""
+        ...
+
+
+class Placing:
+    """Judges whether the cube of a colour is placed, and stays so for a while."""
+
+    def __init__(self, world: World, target: str, excused: Sequence[str] = ()) -> None:
+        """Judge `target`; cubes of the colours `excused` may be carried about."""
+        self._world, self._target, self._excused = world, target, excused
+        self._since_ns: int | None = None
+        self._settled = self._touched = False
+
+    def step(self) -> None:
+        """Notice what the arm touches."""
+        self._touched = self._touched or self._world.touches_other(self._target, self._excused)
+
+    def look(self, now_ns: int) -> bool:
+        """Whether success has lasted for a second."""
+        if not self._world.outcome(self._target, self._excused).success:
+            self._since_ns = None
+        elif self._since_ns is None:
+            self._since_ns = now_ns
+        elif now_ns - self._since_ns >= _SETTLED_NS:
+            self._settled = True
+        return self._settled
+
+    def result(self, seed: int, now_ns: int, largest_gap_rad: float) -> EpisodeResult:
+        """As the scene is now."""
+        end = self._world.outcome(self._target, self._excused)
+        return EpisodeResult(
+            seed=seed,
+            success=self._settled,
+            lifted=end.lifted,
+            placed=end.placed,
+            wrong_lifted=end.wrong_lifted,
+            wrong_touched=self._touched,
+            distance_m=end.distance_m,
+            others_moved_m=end.others_moved_m,
+            time_s=(self._since_ns or now_ns) / NS_PER_S,
+            largest_gap_rad=largest_gap_rad,
+        )
+
+
+def play_out(
+    world: World,
+    policy: PolicyCall,
+    seed: int,
+    settings: LoopSettings,
+    judge: Judge,
+    *,
+    watch: Callable[[World], None] = lambda _: None,
+) -> EpisodeResult:
+    """Play the scene that lies there to where `judge` ends it, or to the time limit."""
     substeps = round(SETPOINT_PERIOD_NS / NS_PER_S / TIMESTEP_S)
     asker = _Asker(world, policy, settings)
     setpoint = to_ticks(world.joint_positions())
-    success_since, settled, now_ns = None, False, 0
+    now_ns = 0
+    if (begin := getattr(policy, "begin", None)) is not None:
+        begin()
     while now_ns < settings.limit_s * NS_PER_S:
         asker.tick(now_ns)
         if asker.plan is not None:
             setpoint = to_ticks(asker.plan.at(now_ns))
         world.step(setpoint, substeps)
+        judge.step()
         now_ns += SETPOINT_PERIOD_NS
         if now_ns % _JUDGE_PERIOD_NS == 0:
-            if not world.outcome(settings.target).success:
-                success_since = None
-            elif success_since is None:
-                success_since = now_ns
-            elif now_ns - success_since >= _SETTLED_NS:
-                settled = True
+            watch(world)
+            if judge.look(now_ns):
                 break
-    end = world.outcome(settings.target)
-    return EpisodeResult(
-        seed=seed,
-        success=settled,
-        lifted=end.lifted,
-        placed=end.placed,
-        wrong_lifted=end.wrong_lifted,
-        distance_m=end.distance_m,
-        others_moved_m=end.others_moved_m,
-        time_s=(success_since or now_ns) / NS_PER_S,
-        largest_gap_rad=asker.largest_gap_rad,
-    )
+    return judge.result(seed, now_ns, asker.largest_gap_rad)
 
 
 def refuse_held_out(seeds: Iterable[int]) -> None:
@@ -185,8 +261,8 @@ def refuse_held_out(seeds: Iterable[int]) -> None:
     Raises:
         ConfigError: one of `seeds` belongs to evaluation.
     """
-    if any(seed >= HELD_OUT_SEED for seed in seeds):
-        raise ConfigError(f"seeds from {HELD_OUT_SEED} on are for evaluation; choose others for training")
+    if any(seed >= VALIDATION_SEED for seed in seeds):
+        raise ConfigError(f"seeds from {VALIDATION_SEED} on are for evaluation; choose others for training")
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -199,26 +275,6 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def summarise(results: Sequence[EpisodeResult], settings: LoopSettings) -> dict[str, Any]:
-    """Counts, interval, settings and every episode, ready for JSON."""
-    successes = sum(result.success for result in results)
-    low, high = wilson(successes, len(results))
-    times = [result.time_s for result in results if result.success]
-    return {
-        "successes": successes,
-        "episodes": len(results),
-        "success_rate": round(successes / len(results), 4),
-        "interval_95": [round(low, 4), round(high, 4)],
-        "lifted": sum(result.lifted for result in results),
-        "wrong_lifted": sum(result.wrong_lifted for result in results),
-        "median_time_s": float(np.median(times)) if times else None,
-        "median_distance_m": float(np.median([result.distance_m for result in results])),
-        "settings": asdict(settings),
-        "seeds": [min(result.seed for result in results), max(result.seed for result in results)],
-        "results": [asdict(result) for result in results],
-    }
-
-
 def evaluate(policy: PolicyCall, seeds: Sequence[int], settings: LoopSettings) -> Iterator[EpisodeResult]:
     """Play the scenes of `seeds`, one after another."""
     world = World(cameras=(settings.camera,))
@@ -227,62 +283,3 @@ def evaluate(policy: PolicyCall, seeds: Sequence[int], settings: LoopSettings) -
             yield run_episode(world, policy, seed, settings)
     finally:
         world.close()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m vla_training.evaluate", description="Closed-loop success.")
-    parser.add_argument("folder", type=Path, help="a model with policy.onnx; its manifest, if any, sets the rate")
-    parser.add_argument("--episodes", type=int, default=50, help="scenes (default %(default)s)")
-    parser.add_argument("--first-seed", type=int, default=HELD_OUT_SEED, help="of the scenes (default %(default)s)")
-    parser.add_argument("--latency-s", type=float, default=0.10, help="picture to setpoint (default %(default)s s)")
-    parser.add_argument("--replan-s", type=float, help="between observations (default: the manifest's open_loop_s)")
-    parser.add_argument("--limit-s", type=float, default=20.0, help="for an episode (default %(default)s s)")
-    parser.add_argument("--target", default="black", help="cube to be placed (default %(default)s)")
-    parser.add_argument("--json", type=Path, help="write everything here")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate; 0 whatever the success is, 2 where the model cannot run."""
-    options = _parser().parse_args(arguments)
-    try:
-        policy = OnnxPolicy(options.folder / ONNX_FILE)
-        about = manifests.load(options.folder) if (options.folder / manifests.FILE_NAME).is_file() else None
-        open_loop_s = about.open_loop_s if about else 0.5
-        replan_s = options.replan_s or open_loop_s
-        settings = LoopSettings(
-            camera=policy.camera,
-            width=policy.width,
-            height=policy.height,
-            rate_hz=about.rate_hz if about else 10.0,
-            latency_s=options.latency_s,
-            replan_s=replan_s,
-            rules=JoinRules(open_loop_s=max(open_loop_s, replan_s + options.latency_s)),
-            limit_s=options.limit_s,
-            target=options.target,
-        )
-        results = []
-        started = time.monotonic()
-        seeds = range(options.first_seed, options.first_seed + options.episodes)
-        if options.first_seed < HELD_OUT_SEED:
-            raise ConfigError(f"--first-seed {options.first_seed}: scenes below {HELD_OUT_SEED} are for training")
-        for result in evaluate(policy, seeds, settings):
-            results.append(result)
-            won = sum(each.success for each in results)
-            word = "success" if result.success else f"FAILED (lifted {result.lifted}, {result.distance_m * 100:.0f} cm)"
-            print(f"seed {result.seed}: {word} in {result.time_s:.1f} s; {won} of {len(results)}", flush=True)
-        summary = summarise(results, settings)
-        summary["computing_s"] = round(time.monotonic() - started, 1)
-        if options.json:
-            options.json.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    except (EvergreenError, OSError) as error:
-        print(f"evaluate: {error}")
-        return 2
-    low, high = summary["interval_95"]
-    wrong = summary["wrong_lifted"]
-    print(f"{summary['successes']} of {summary['episodes']} ({low:.0%} to {high:.0%}); wrong cube lifted {wrong} times")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,14 +1,22 @@
-"""From a LeRobot checkpoint to a model that Evergreen serves: an ONNX graph beside it and a manifest.
+"""From a LeRobot ACT checkpoint to a model that Evergreen serves: an ONNX graph beside it, and a manifest.
 
-The graph is self-contained. It takes what the robot has (uint8 pictures, rad) and returns what the robot needs (rad):
-normalisation is inside, so that running a model needs ONNX Runtime and nothing else.
+    python -m vla_training.export FOLDER
+
+The graph takes what the robot has (uint8 pictures under the robot's camera names, rad) and gives what it needs (rad):
+normalisation, units and the offset of the first action are inside, so that running it needs ONNX Runtime and nothing
+else. Its weights stay in the checkpoint's own file (see `vla_training.onnx_weights`). It is written only if it answers
+what LeRobot answers.
+
+Training and `evergreen model export` both come here. What a manifest says of units and camera names is taken from the
+one in the folder; without one the checkpoint is taken for one of our own, which speaks rad and names cameras as we do.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
-import tempfile
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,108 +25,31 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
-from lerobot.policies.act.modeling_act import ACTPolicy
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
 
+from vla_core import checkpoint
 from vla_core import manifest as manifests
+from vla_core.checkpoint import WEIGHTS_FILE, Checkpoint
 from vla_core.errors import EvergreenError, ModelError
 from vla_core.joints import SO101_JOINTS
-from vla_training.act import Stats, load_checkpoint, stats_of
-from vla_training.onnx_policy import ACTION, IMAGES, ONNX_FILE, STATE, OnnxPolicy
+from vla_core.manifest import Manifest, PromptEncoding
+from vla_core.observation import ENVIRONMENT_KEY, IMAGE_KEY, STATE_KEY
+from vla_policy.serving.torch_checkpoint import load
+from vla_policy.serving.torch_robot import RobotPolicy
+from vla_training.deployed import Deployed
+from vla_training.onnx_policy import ACTION, ONNX_FILE
+from vla_training.onnx_weights import store_once
 
+EXPORTABLE = ("act",)
+"""Types that look at one observation and draw nothing by chance."""
 OPSET = 17
-NORMALISER_EPS = 1e-8
-"""LeRobot's NormalizerProcessorStep divides by std + eps."""
 PARITY_LIMIT_RAD = 1e-4
 """A fifteenth of a servo tick (0.0015 rad): no arm could show a smaller difference."""
-_HALF_MIN_ELEMENTS = 256
-
-
-class Deployed(nn.Module):
-    """The policy as the robot sees it: normalisation, network and its inverse in one module."""
-
-    def __init__(self, policy: ACTPolicy, stats: Stats, image_key: str) -> None:
-        super().__init__()
-        self.model = policy.model
-        self.image_key = image_key
-        image, state, action = stats[image_key], stats[STATE], stats[ACTION]
-        self.register_buffer("image_mean", image["mean"].reshape(1, 3, 1, 1))
-        self.register_buffer("image_std", image["std"].reshape(1, 3, 1, 1) + NORMALISER_EPS)
-        self.register_buffer("state_mean", state["mean"])
-        self.register_buffer("state_std", state["std"] + NORMALISER_EPS)
-        self.register_buffer("action_mean", action["mean"])
-        self.register_buffer("action_std", action["std"])
-
-    def forward(self, image: Tensor, state: Tensor) -> Tensor:
-        """`image` `(1, h, w, 3)` uint8 RGB, `state` `(1, dof)` float32 rad -> `(1, chunk, dof)` float32 rad."""
-        picture = image.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-        batch = {
-            IMAGES: [(picture - self.image_mean) / self.image_std],
-            STATE: (state - self.state_mean) / self.state_std,
-        }
-        normalised = self.model(batch)[0]
-        return normalised * self.action_std + self.action_mean
-
-
-def export_onnx(folder: Path) -> Path:
-    """Write `policy.onnx` beside the checkpoint in `folder` and return its path.
-
-    Weights that the checkpoint stores as float16 are float16 in the graph too, each followed by a Cast that ONNX
-    Runtime folds when it loads: half the file, float32 arithmetic, the same numbers.
-
-    Raises:
-        ModelError: no ACT checkpoint with exactly one camera.
-    """
-    policy, processors = load_checkpoint(folder)
-    keys = list(policy.config.image_features)
-    if len(keys) != 1:
-        raise ModelError(f"{folder} sees {len(keys)} cameras; this exporter knows policies with one")
-    key = keys[0]
-    _, height, width = policy.config.image_features[key].shape
-    deployed = Deployed(policy, stats_of(processors, key), key).eval()
-    example = (
-        torch.zeros((1, height, width, 3), dtype=torch.uint8),
-        torch.zeros((1, policy.config.robot_state_feature.shape[0])),
-    )
-    path = folder / ONNX_FILE
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        # The tracer warns about shape checks in attention, which are constant here.
-        warnings.simplefilter("ignore")
-        raw = Path(scratch) / ONNX_FILE
-        with torch.no_grad():
-            torch.onnx.export(
-                deployed, example, str(raw), input_names=[key, STATE], output_names=[ACTION],
-                opset_version=OPSET, dynamo=False, do_constant_folding=True,
-            )  # fmt: skip
-        graph = onnx.load(raw)
-    store_half(graph)
-    onnx.checker.check_model(graph)
-    onnx.save(graph, path)
-    return path
-
-
-def store_half(model: onnx.ModelProto) -> int:
-    """Store large float32 initialisers as float16 where that loses nothing; returns how many were changed."""
-    casts = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _HALF_MIN_ELEMENTS:
-            continue
-        values = numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = tensor.name
-        stored = f"{name}.half"
-        tensor.CopyFrom(numpy_helper.from_array(half, stored))
-        casts.append(helper.make_node("Cast", [stored], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*casts, *nodes])  # a graph's nodes must come after what they use
-    return len(casts)
+PARITY_SAMPLES = 8
+_OUT_OF_RANGE_RAD = 1.5
+"""Joint values of parity's observations lie within this: further than an arm's usual work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,44 +65,6 @@ class Parity:
         return self.max_abs_error_rad < PARITY_LIMIT_RAD
 
 
-def measure_parity(
-    folder: Path,
-    samples: int = 16,
-    seed: int = 0,
-    observations: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]] = (),
-) -> Parity:
-    """Compare `policy.onnx` with LeRobot's torch policy through its own saved processors.
-
-    Args:
-        folder: a model folder with both.
-        samples: random observations where none are given.
-        seed: of the random observations.
-        observations: real ones: pictures `(h, w, 3)` uint8 and states `(dof,)` rad.
-    """
-    policy, (before, after) = load_checkpoint(folder)
-    graph = OnnxPolicy(folder / ONNX_FILE)
-    key = next(iter(policy.config.image_features))
-    rng = np.random.default_rng(seed)
-    pairs = list(observations) or [
-        (
-            rng.integers(0, 256, (graph.height, graph.width, 3), dtype=np.uint8),
-            rng.uniform(-1.5, 1.5, policy.config.robot_state_feature.shape[0]).astype(np.float32),
-        )
-        for _ in range(samples)
-    ]
-    worst = 0.0
-    for image, state in pairs:
-        batch = {
-            key: torch.from_numpy(image.copy()).permute(2, 0, 1).to(torch.float32) / 255.0,
-            STATE: torch.from_numpy(np.asarray(state, dtype=np.float32)),
-            "task": "",
-        }
-        with torch.inference_mode():
-            reference = after(policy.predict_action_chunk(before(batch)))[0].numpy()
-        worst = max(worst, float(np.abs(graph(image, state) - reference).max()))
-    return Parity(worst, len(pairs))
-
-
 @dataclass(frozen=True, slots=True)
 class ManifestSettings:
     """What a checkpoint does not know about itself."""
@@ -182,90 +75,248 @@ class ManifestSettings:
     rate_hz: float
     open_loop_s: float
     licence: str = "Apache-2.0"
+    prompt_encoder: PromptEncoding | None = None
 
 
-def write_manifest(folder: Path, settings: ManifestSettings, provenance: Mapping[str, Any]) -> manifests.Manifest:
-    """Describe and hash every file in `folder`; overwrites its manifest."""
-    policy, _ = load_checkpoint(folder)
-    cameras = {
-        key.removeprefix(f"{IMAGES}."): manifests.CameraInput(width=feature.shape[2], height=feature.shape[1])
-        for key, feature in policy.config.image_features.items()
-    }
-    made = manifests.Manifest(
-        name=settings.name,
-        version=settings.version,
-        policy_type=policy.config.type,
-        backend="onnx",
-        joint_names=SO101_JOINTS,
-        cameras=cameras,
-        rate_hz=settings.rate_hz,
-        chunk_size=policy.config.chunk_size,
-        open_loop_s=settings.open_loop_s,
-        observation_period_s=1.0 / settings.rate_hz,
-        prompt=settings.prompt,
-        licence=settings.licence,
-        files=manifests.list_files(folder),
-        provenance=dict(provenance),
-    )
+def load_deployed(folder: Path) -> Deployed:
+    """The checkpoint in `folder` as a torch module in evaluation mode, in the robot's terms.
+
+    Raises:
+        ModelError: no checkpoint that can be exported.
+    """
+    info = _inspect(folder)
+    return Deployed(load(info, "cpu"), _manifest_of(info)).eval()
+
+
+def export_onnx(folder: Path) -> Parity:
+    """Write `policy.onnx` beside the checkpoint in `folder`; a manifest there stays as it is.
+
+    Returns:
+        The measured difference between the graph and LeRobot's policy with its own processors.
+
+    Raises:
+        ModelError: no checkpoint that can be exported, or the graph answers something else.
+    """
+    info = _inspect(folder)
+    manifest = _manifest_of(info)
+    loaded = load(info, "cpu")
+    graph = trace(Deployed(loaded, manifest).eval(), manifest)
+    store_once(graph, folder / WEIGHTS_FILE)
+    data = graph.SerializeToString()
+    parity = compare(RobotPolicy(loaded, manifest), _session(data, folder), manifest, info.environment_dim)
+    if not parity.ok:
+        raise ModelError(
+            f"the graph is {parity.max_abs_error_rad:.1e} rad off LeRobot's answer, more than the "
+            f"{PARITY_LIMIT_RAD:g} that no arm shows: give --no-onnx and report it"
+        )
+    _replace(folder / ONNX_FILE, data)
+    return parity
+
+
+def measure_parity(folder: Path, samples: int = PARITY_SAMPLES) -> Parity:
+    """As `export_onnx` does, for the graph that is in `folder` already.
+
+    Raises:
+        ModelError: there is none, or no checkpoint for it.
+    """
+    info = _inspect(folder)
+    manifest = _manifest_of(info)
+    session = _session(checkpoint_graph(folder), folder)
+    return compare(RobotPolicy(load(info, "cpu"), manifest), session, manifest, info.environment_dim, samples)
+
+
+def checkpoint_graph(folder: Path) -> bytes:
+    """`policy.onnx` as it is.
+
+    Raises:
+        ModelError: there is none.
+    """
+    try:
+        return (folder / ONNX_FILE).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{folder / ONNX_FILE} cannot be read: {error.strerror}; export the model first") from error
+
+
+def trace(deployed: Deployed, manifest: Manifest) -> onnx.ModelProto:
+    """The graph with all its weights inside."""
+    sizes = [manifest.cameras[name] for name in deployed.cameras]
+    example = [torch.zeros((1, size.height, size.width, 3), dtype=torch.uint8) for size in sizes]
+    example.append(torch.zeros((1, manifest.dof)))
+    names = [*(IMAGE_KEY + name for name in deployed.cameras), STATE_KEY]
+    if deployed.environment_dim:
+        example.append(torch.zeros((1, deployed.environment_dim)))
+        names.append(ENVIRONMENT_KEY)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns about shape checks in attention, which are constant here
+        torch.onnx.export(
+            deployed, tuple(example), buffer, input_names=names, output_names=[ACTION],
+            opset_version=OPSET, dynamo=False, do_constant_folding=True,
+        )  # fmt: skip
+    graph = onnx.load_model_from_string(buffer.getvalue())
+    onnx.checker.check_model(graph)
+    return graph
+
+
+def compare(
+    reference: RobotPolicy,
+    graph: onnxruntime.InferenceSession,
+    manifest: Manifest,
+    environment_dim: int = 0,
+    samples: int = PARITY_SAMPLES,
+) -> Parity:
+    """How far a graph is from LeRobot's policy on random observations."""
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for _ in range(samples):
+        seen: dict[str, NDArray[Any]] = {
+            IMAGE_KEY + name: rng.integers(0, 256, (size.height, size.width, 3), dtype=np.uint8)
+            for name, size in manifest.cameras.items()
+        }
+        seen[STATE_KEY] = rng.uniform(-_OUT_OF_RANGE_RAD, _OUT_OF_RANGE_RAD, manifest.dof).astype(np.float32)
+        if environment_dim:
+            seen[ENVIRONMENT_KEY] = rng.uniform(-1, 1, environment_dim).astype(np.float32)
+        answer = graph.run([ACTION], {key: value[None] for key, value in seen.items()})[0][0]
+        error = np.abs(answer - reference.actions((reference.prepare(seen),)))
+        worst = max(worst, float(error.max()) if np.isfinite(error).all() else float("inf"))
+    return Parity(worst, samples)
+
+
+def write_manifest(folder: Path, settings: ManifestSettings, provenance: Mapping[str, Any]) -> Manifest:
+    """Describe and hash every file in `folder`, a checkpoint of our own with its graph; overwrites its manifest.
+
+    Raises:
+        ModelError: no checkpoint of our own.
+    """
+    files = manifests.list_files(folder)
+    made = _our_own(_inspect(folder), settings, files=files, provenance=dict(provenance))
     manifests.write(folder, made)
     return made
 
 
+def _inspect(folder: Path) -> Checkpoint:
+    """What the checkpoint says of itself, if it is one that can become a graph."""
+    info = checkpoint.inspect(folder)
+    if info.policy_type not in EXPORTABLE:
+        raise ModelError(
+            f"{folder} holds a {info.policy_type} policy; only {', '.join(EXPORTABLE)} can become an ONNX graph, "
+            "the others are served by the torch backend: give --no-onnx"
+        )
+    others = set(info.other_inputs) - {ENVIRONMENT_KEY}
+    if others or not info.state_dim:
+        raise ModelError(f"{folder} looks at {', '.join(sorted(others)) or 'no joints'}: give --no-onnx")
+    checkpoint.check_safe(folder)
+    return info
+
+
+def _manifest_of(info: Checkpoint) -> Manifest:
+    if (info.folder / manifests.FILE_NAME).is_file():
+        return manifests.load(info.folder)
+    return _our_own(info, ManifestSettings("checkpoint", "0", "", 10.0, 0.1))
+
+
+def _our_own(info: Checkpoint, settings: ManifestSettings, **more: Any) -> Manifest:
+    """A manifest for a checkpoint that was trained here."""
+    if info.action_dim != len(SO101_JOINTS) or info.state_dim != len(SO101_JOINTS):
+        raise ModelError(
+            f"{info.folder} moves {info.action_dim} joints and sees {info.state_dim}, where the SO-101 has "
+            f"{len(SO101_JOINTS)}: `evergreen model export` asks what they are"
+        )
+    return Manifest(
+        name=settings.name,
+        version=settings.version,
+        policy_type=info.policy_type,
+        backend="onnx",
+        joint_names=SO101_JOINTS,
+        cameras={name: info.cameras[key] for key, name in info.camera_names.items()},
+        camera_keys={name: key for key, name in info.camera_names.items() if key != IMAGE_KEY + name},
+        rate_hz=settings.rate_hz,
+        chunk_size=info.chunk_size,
+        open_loop_s=settings.open_loop_s,
+        observation_period_s=1.0 / settings.rate_hz,
+        prompt=settings.prompt,
+        licence=settings.licence,
+        prompt_encoder=settings.prompt_encoder,
+        **more,
+    )
+
+
+def _session(graph: bytes, folder: Path) -> onnxruntime.InferenceSession:
+    """A graph that is not yet, or need not be, in the folder whose weights it points to."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """The old file or the new one, never half of it."""
+    part = path.with_suffix(".part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+SUCCESS_KEYS = ("successes", "episodes", "interval_95", "wrong_object", "median_s", "shift", "seeds", "graph")
+
+
 def success_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of `vla_training.evaluate`'s summary that belongs into a manifest.
+    """The part of a summary of `evergreen eval` that belongs into a manifest.
 
     Raises:
         ModelError: it is no such summary.
     """
     try:
-        seeds = [episode["seed"] for episode in evaluation["results"]]
-        settings = evaluation["settings"]
-        return {
-            "successes": evaluation["successes"],
-            "episodes": evaluation["episodes"],
-            "interval_95": evaluation["interval_95"],
-            "wrong_lifted": evaluation["wrong_lifted"],
-            "seeds": [min(seeds), max(seeds)],
-            "latency_s": settings["latency_s"],
-            "replan_s": settings["replan_s"],
-            "limit_s": settings["limit_s"],
-        }
+        return {key: evaluation[key] for key in SUCCESS_KEYS}
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"no result of vla_training.evaluate: {type(error).__name__} {error}") from error
+        raise ModelError(f"no result of `evergreen eval`: {type(error).__name__} {error}") from error
+
+
+EXIT_REFUSED = 2
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m vla_training.export", description="Export a LeRobot ACT checkpoint to ONNX with a manifest."
+        prog="python -m vla_training.export", description="Add an ONNX graph to a LeRobot ACT checkpoint."
     )
-    parser.add_argument("folder", type=Path, help="the checkpoint; policy.onnx and manifest.json are written into it")
-    parser.add_argument("--name", required=True, help="the model's name")
-    parser.add_argument("--version", required=True, help="the model's version, unique for this name")
-    parser.add_argument("--prompt", default="", help="default language instruction")
-    parser.add_argument("--rate-hz", type=float, default=10.0, help="rate of its actions (default %(default)s)")
-    parser.add_argument("--open-loop-s", type=float, default=0.5, help="part of a chunk to be played (%(default)s s)")
-    parser.add_argument("--provenance", type=Path, help="JSON file with data, seed, commit")
-    parser.add_argument("--evaluation", type=Path, help="JSON file of vla_training.evaluate: the measured success")
+    parser.add_argument("folder", type=Path, help="the checkpoint; policy.onnx is written into it")
+    group = parser.add_argument_group("with --name and --version a checkpoint of our own gets a manifest too")
+    group.add_argument("--name", help="the model's name")
+    group.add_argument("--version", help="the model's version, unique for this name")
+    group.add_argument("--prompt", default="", help="default language instruction")
+    group.add_argument("--rate-hz", type=float, default=10.0, help="rate of its actions (default %(default)s)")
+    group.add_argument("--open-loop-s", type=float, default=0.5, help="part of a chunk to be played (%(default)s s)")
+    group.add_argument("--provenance", type=Path, help="JSON file with data, seed, commit")
+    group.add_argument("--evaluation", type=Path, help="JSON file of `evergreen eval`: the measured success")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export, check parity, write the manifest; exit code 1 where parity fails."""
+    """Export; one line of JSON says how far graph and LeRobot are apart. Exit code 2 where that cannot be."""
     options = _parser().parse_args(arguments)
+    torch.set_num_threads(1)  # a chunk at a time: more threads would wait for each other
     try:
-        path = export_onnx(options.folder)
-        parity = measure_parity(options.folder)
-        provenance = json.loads(options.provenance.read_text(encoding="utf-8")) if options.provenance else {}
-        if options.evaluation:
-            provenance["success"] = success_of(json.loads(options.evaluation.read_text(encoding="utf-8")))
-        provenance["parity_max_abs_error_rad"] = parity.max_abs_error_rad
-        settings = ManifestSettings(options.name, options.version, options.prompt, options.rate_hz, options.open_loop_s)
-        write_manifest(options.folder, settings, provenance)
+        parity = export_onnx(options.folder)
+        if options.name or options.version:
+            _describe(options, parity)
     except (EvergreenError, OSError, ValueError) as error:
-        print(f"export: {error}")
-        return 2
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, off by {parity.max_abs_error_rad:.1e} rad at most")
-    return 0 if parity.ok else 1
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    print(json.dumps({"max_abs_error_rad": parity.max_abs_error_rad, "samples": parity.samples}))
+    return 0
+
+
+def _describe(options: argparse.Namespace, parity: Parity) -> None:
+    provenance = checkpoint.read_json(options.provenance) if options.provenance else {}
+    if options.evaluation:
+        provenance["success"] = success_of(checkpoint.read_json(options.evaluation))
+    provenance["parity_max_abs_error_rad"] = parity.max_abs_error_rad
+    settings = ManifestSettings(
+        options.name or "", options.version or "", options.prompt, options.rate_hz, options.open_loop_s
+    )
+    write_manifest(options.folder, settings, provenance)
 
 
 if __name__ == "__main__":

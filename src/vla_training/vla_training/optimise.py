@@ -12,9 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -25,8 +29,25 @@ from vla_training.config import Phase
 ADAM_BETAS = (0.9, 0.999)
 _LOG_EVERY_STEPS = 10
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Pictures or features, normalised states `(batch, dof)`, normalised chunks `(batch, chunk, dof)`."""
+
+class Batch(NamedTuple):
+    """What a step learns from.
+
+    Attributes:
+        pictures: or their features, with the batch first.
+        states: normalised, `(batch, dof)`.
+        chunks: normalised, `(batch, chunk, dof)`.
+        told: `(batch,)`, how many actions of each chunk count; the others come after another prompt. None: all.
+        prompts: vectors `(batch, dim)`; None where the policy takes none.
+        cubes: where each colour lies in the policy's picture `(batch, colours, 4)`, see `vla_training.eyes`.
+    """
+
+    pictures: Tensor
+    states: Tensor
+    chunks: Tensor
+    told: Tensor | None = None
+    prompts: Tensor | None = None
+    cubes: Tensor | None = None
 
 
 def learning_rate(phase: Phase, step: int) -> float:
@@ -106,15 +127,19 @@ class Trainer:
             return
         log = (self._folder / "log.jsonl").open("a", encoding="utf-8")
         started, first, losses = time.monotonic(), self.progress.step, []
-        with log:
+        with log, _bar() as bar:
+            task = bar.add_task(f"phase {self.name}", total=self.phase.steps, completed=first, loss="")
             while self.progress.step < self.phase.steps:
                 losses.append(self._step())
                 step = self.progress.step
+                bar.update(
+                    task, completed=step, loss=f"loss {self.progress.loss:.3f}" if step > _LOG_EVERY_STEPS else ""
+                )
                 if step % _LOG_EVERY_STEPS == 0 or step == self.phase.steps:
                     self.progress.loss = float(np.mean(losses))
                     losses.clear()
                     seconds = (time.monotonic() - started) / (step - first)
-                    self._report(log.write, seconds)
+                    self._report(log.write, seconds, show=not bar.console.is_terminal)
                     log.flush()
                 if step % self.phase.checkpoint_every == 0 or step == self.phase.steps:
                     self.save()
@@ -124,7 +149,9 @@ class Trainer:
         rate = learning_rate(self.phase, self.progress.step)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        loss = self._loss_of(self._batch_of(self.progress.step))
+        batch = self._batch_of(self.progress.step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.phase.precision == "bfloat16"):
+            loss = self._loss_of(batch)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(list(self._named.values()), self.phase.clip_norm)
@@ -134,11 +161,13 @@ class Trainer:
         self.progress.step += 1
         return float(loss.item())
 
-    def _report(self, write: Callable[[str], int], seconds_per_step: float) -> None:
+    def _report(self, write: Callable[[str], int], seconds_per_step: float, *, show: bool) -> None:
         step, total = self.progress.step, self.phase.steps
         rate = learning_rate(self.phase, step - 1)
         line = {"phase": self.name, "step": step, "loss": round(self.progress.loss, 6), "learning_rate": rate}
         write(json.dumps({**line, "seconds_per_step": round(seconds_per_step, 4)}) + "\n")
+        if not show:
+            return
         left_min = (total - step) * seconds_per_step / 60
         print(
             f"{self.name} {step}/{total}  loss {self.progress.loss:.4f}  rate {rate:.1e}  "
@@ -163,9 +192,7 @@ class Trainer:
         """Begin with the weights that phase `other` ended with; does nothing where that phase left no state."""
         path = self._folder / f"{other}.state.safetensors"
         if path.is_file():
-            with safe_open(path, framework="pt") as state:
-                tensors = {key: state.get_tensor(key) for key in state.keys()}  # noqa: SIM118 (no mapping)
-            self.module.load_state_dict(_below(tensors, "module."))
+            self.module.load_state_dict(state_weights(path))
 
     def restore(self) -> bool:
         """Go on from the state on disk, if there is one.
@@ -190,6 +217,22 @@ class Trainer:
             self.average.count = int(counts["averaged"])
         self.progress.step = int(counts["step"])
         return True
+
+
+def state_weights(path: Path) -> dict[str, Tensor]:
+    """The network's weights in the state that a phase left."""
+    with safe_open(path, framework="pt") as state:
+        return _below({key: state.get_tensor(key) for key in state.keys()}, "module.")  # noqa: SIM118 (no mapping)
+
+
+def _bar() -> RichProgress:
+    """A progress bar on a terminal; elsewhere, lines are printed instead."""
+    console = Console(stderr=True)
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        *(TextColumn("{task.fields[loss]}"), TimeElapsedColumn(), TimeRemainingColumn()),
+    )
+    return RichProgress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

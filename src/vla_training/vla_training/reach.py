@@ -16,10 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_core.errors import EvergreenError
+from vla_sim.casting import draw_names
 from vla_sim.kinematics import ArmKinematics
+from vla_sim.layout import REACH_M, SECTOR_RAD, TRAINING, VARIETIES
 from vla_sim.world import HOME_RAD, World
 from vla_training.dataset import Episode, write_shard
 from vla_training.evaluate import LoopSettings, refuse_held_out, see, to_ticks
+from vla_training.localisation import locate
+from vla_training.phrases import known
 
 HOVER_M = 0.05
 """Height of the grasp point above the table."""
@@ -38,18 +42,30 @@ def hover_pose(kinematics: ArmKinematics, position: Sequence[float], yaw_rad: fl
     return np.append(solution.joints, HOME_RAD[-1])
 
 
-def scene(world: World, kinematics: ArmKinematics, seed: int, settings: LoopSettings) -> Episode:
-    """One scene as an episode of a single frame."""
+def scene(
+    world: World, kinematics: ArmKinematics, seed: int, settings: LoopSettings, targets: Sequence[str] = ()
+) -> Episode:
+    """One scene as an episode of a single frame; `targets` are asked for in turn, among cubes of any colour."""
     rng = np.random.default_rng([seed, 1])
-    world.reset(seed)
-    black = world.truth().cubes[settings.target]
+    target = targets[seed % len(targets)] if targets else settings.target
+    names = draw_names(np.random.default_rng([seed, 4]), [target]) if targets else None
+    world.reset(seed, variety=settings.variety, target=target, names=names)
     if rng.random() > _HOME_SHARE:
-        around = hover_pose(kinematics, (rng.uniform(0.16, 0.28), rng.uniform(-0.18, 0.13)), 0.0)
+        far, angle = rng.uniform(*REACH_M), rng.uniform(-SECTOR_RAD, SECTOR_RAD)
+        around = hover_pose(kinematics, (far * math.cos(angle), far * math.sin(angle)), 0.0)
         world.step(around + rng.normal(0, 1, 6) * _SPREAD_RAD, _SETTLE_STEPS)
-        black = world.truth().cubes[settings.target]
-    goal = hover_pose(kinematics, (black.x, black.y), black.yaw).astype(np.float32)
+    cube = world.truth().cubes[target]
+    goal = hover_pose(kinematics, (cube.x, cube.y), cube.yaw).astype(np.float32)
     state = to_ticks(world.joint_positions()).astype(np.float32)
-    return Episode(seed, state[None], goal[None], np.zeros(1, np.int64), see(world, settings)[None])
+    return Episode(
+        seed,
+        state[None],
+        goal[None],
+        np.zeros(1, np.int64),
+        see(world, settings)[None],
+        prompts=(known(target)[0],) if targets else (),
+        cubes=locate(world, settings.camera)[None] if targets else None,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,14 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="data folder")
     parser.add_argument("--scenes", type=int, default=6000, help="how many (default %(default)s)")
     parser.add_argument("--first-seed", type=int, default=500_000, help="of the scenes (default %(default)s)")
+    parser.add_argument("--target", default="black", help="cube to find (default %(default)s)")
+    parser.add_argument(
+        "--targets",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="COLOUR,…",
+        help="instead: cubes of any colour, of which these are asked for in turn",
+    )
+    parser.add_argument(
+        "--variety", choices=VARIETIES, default=TRAINING, help="how much scenes differ (default %(default)s)"
+    )
     options = parser.parse_args(arguments)
-    settings = LoopSettings()
+    settings = LoopSettings(target=options.target, variety=options.variety)
     try:
         world = World(cameras=(settings.camera,))
         kinematics = ArmKinematics(world.model)
         seeds = range(options.first_seed, options.first_seed + options.scenes)
         refuse_held_out(seeds)
-        write_shard(options.out, f"reach-{options.first_seed}", [scene(world, kinematics, s, settings) for s in seeds])
+        name = f"reach-{'prompted' if options.targets else options.target}-{options.first_seed}"
+        episodes = [scene(world, kinematics, seed, settings, options.targets) for seed in seeds]
+        write_shard(options.out, name, episodes)
         world.close()
     except EvergreenError as error:
         print(f"reach: {error}")

@@ -1,15 +1,17 @@
-"""Train an ACT policy from demonstrations: `python -m vla_training.train --config …`.
+"""Train an ACT policy from demonstrations.
 
-Phase A trains everything end to end; phase B freezes the ResNet, computes its features once, and trains the
-transformer on them, which is thirty times faster a step. The result is a LeRobot checkpoint with an ONNX graph and a
-manifest. Run it again with the same output folder and it continues where it was stopped.
+Phase S and A train everything end to end, on random scenes and on demonstrations. Phase R, which may be left out, does
+what A does once more from there: its rate rises again and falls. Phase B, which may be left out, freezes the ResNet,
+computes its features once, and trains the transformer on them. Late checkpoints of the last phase play in closed loop,
+and the one that succeeds most often is the result: a LeRobot checkpoint with an ONNX graph and a manifest. Run it again
+with the same output folder and it continues where it was stopped.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,91 +19,28 @@ import numpy as np
 import torch
 from lerobot.policies.act.modeling_act import ACTPolicy
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vla_core.errors import EvergreenError
-from vla_training import act, dataset, export
-from vla_training.config import Phase, TrainConfig, load_config
+from vla_core.errors import ConfigError
+from vla_core.manifest import PromptEncoding
+from vla_core.observation import ENVIRONMENT_KEY
+from vla_core.prompt_phrases import FILE_NAME, Phrases
+from vla_sim.layout import NAMED
+from vla_training import act, dataset, export, prompt_export
+from vla_training.batches import Batches, compute_stats
+from vla_training.config import Phase, TrainConfig
+from vla_training.eyes import CubeHead, cube_loss
 from vla_training.loss_plot import plot_loss
-from vla_training.onnx_policy import ACTION, IMAGES, STATE
-from vla_training.optimise import Batch, Trainer, disturb_pictures, disturb_states, generator
+from vla_training.onnx_policy import IMAGES, STATE
+from vla_training.optimise import Batch, Trainer
+from vla_training.phrases import TARGETS, known
+from vla_training.select import Score, play
 
-Floats = NDArray[np.floating[Any]]
-Indices = NDArray[np.int64]
-
-PHASE_A, PHASE_B, CACHE = 0, 1, 2
 SEED_STEP = 1000
 """Keeps phase S's random numbers apart from phase A's."""
-_MIN_STD_RAD = 0.01
-"""A joint that hardly moves in the data must not have its noise blown up."""
-_STATS_PICTURES = 1000
-_CACHE_BATCH = 64
-
-
-def compute_stats(data: dataset.Dataset, image_key: str) -> act.Stats:
-    """Mean and standard deviation of pictures (a sample of them), states and actions."""
-    picked = np.linspace(0, len(data) - 1, min(len(data), _STATS_PICTURES)).astype(int)
-    pixels = data.images[picked].reshape(-1, 3).astype(np.float64) / 255
-    joints = {STATE: data.states, ACTION: data.chunks.reshape(-1, data.chunks.shape[-1])}
-    found = {image_key: _moments(pixels.mean(0).reshape(3, 1, 1), pixels.std(0).reshape(3, 1, 1))}
-    for key, values in joints.items():
-        found[key] = _moments(values.mean(0), np.maximum(values.std(0), _MIN_STD_RAD))
-    return found
-
-
-def _moments(mean: Floats, std: Floats) -> dict[str, Tensor]:
-    return {"mean": torch.from_numpy(mean.astype(np.float32)), "std": torch.from_numpy(std.astype(np.float32))}
-
-
-class Batches:
-    """Draws noisy, normalised batches."""
-
-    def __init__(self, data: dataset.Dataset, stats: act.Stats, image_key: str, seed: int) -> None:
-        self._data, self._seed = data, seed
-        self._image, self._state, self._action = stats[image_key], stats[STATE], stats[ACTION]
-
-    def pictures(self, index: Indices, phase: Phase, rng: np.random.Generator) -> Tensor:
-        """Noisy, normalised pictures `(batch, 3, h, w)` in channels-last memory."""
-        raw = torch.from_numpy(self._data.images[index]).permute(0, 3, 1, 2).to(torch.float32) / 255
-        noisy = disturb_pictures(raw, phase, rng)
-        return ((noisy - self._image["mean"]) / self._image["std"]).contiguous(memory_format=torch.channels_last)
-
-    def joints(self, index: Indices, phase: Phase, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Noisy, normalised states `(batch, dof)` and normalised chunks `(batch, chunk, dof)`."""
-        states = disturb_states(torch.from_numpy(self._data.states[index]), phase, rng)
-        chunks = torch.from_numpy(self._data.chunks[index])
-        return (
-            (states - self._state["mean"]) / self._state["std"],
-            (chunks - self._action["mean"]) / self._action["std"],
-        )
-
-    def end_to_end(self, phase: Phase, step: int) -> Batch:
-        """Phase A's batch for a step."""
-        rng = generator(self._seed, PHASE_A, step)
-        index = rng.integers(0, len(self._data), phase.batch)
-        return (self.pictures(index, phase, rng), *self.joints(index, phase, rng))
-
-    def cached(self, phase: Phase, step: int, features: Tensor) -> Batch:
-        """Phase B's batch for a step; `features` `(variants, samples, …)`."""
-        rng = generator(self._seed, PHASE_B, step)
-        index = rng.integers(0, len(self._data), phase.batch)
-        variant = rng.integers(0, len(features), phase.batch)
-        return (features[variant, index].to(torch.float32), *self.joints(index, phase, rng))
-
-    @torch.inference_mode()
-    def features(self, backbone: nn.Module, phase: Phase, variants: int) -> Tensor:
-        """The backbone's output for every picture, with noise: `(variants, samples, …)` float16."""
-        backbone.eval()
-        blocks: list[list[Tensor]] = [[] for _ in range(variants)]
-        for variant in range(variants):
-            for start in range(0, len(self._data), _CACHE_BATCH):
-                index = np.arange(start, min(start + _CACHE_BATCH, len(self._data)))
-                rng = generator(self._seed, CACHE + variant, start)
-                found = backbone(self.pictures(index, phase, rng))["feature_map"]
-                blocks[variant].append(found.contiguous().to(torch.float16))
-            print(f"cached the features of {len(self._data)} pictures ({variant + 1} of {variants})", flush=True)
-        return torch.stack([torch.cat(block) for block in blocks])
+STATS_FILE = "stats.safetensors"
 
 
 class PassThrough(nn.Module):
@@ -113,10 +52,36 @@ class PassThrough(nn.Module):
 
 
 def loss_of(policy: ACTPolicy, batch: Batch) -> Tensor:
-    """Mean absolute error of the normalised chunk: ACT's loss without its variational part."""
-    pictures, states, chunks = batch
-    predicted = policy.model({IMAGES: [pictures], STATE: states})[0]
-    return functional.l1_loss(predicted, chunks)
+    """Mean absolute error of the normalised chunk, as far as its prompt asks: ACT's loss without the VAE part."""
+    seen = {IMAGES: [batch.pictures], STATE: batch.states}
+    if batch.prompts is not None:
+        seen[ENVIRONMENT_KEY] = batch.prompts
+    predicted = policy.model(seen)[0].float()
+    if batch.told is None:
+        return functional.l1_loss(predicted, batch.chunks)
+    counts = torch.arange(predicted.shape[1]) < batch.told[:, None]
+    errors = functional.l1_loss(predicted, batch.chunks, reduction="none").mean(-1)
+    return (errors * counts).sum() / counts.sum()
+
+
+class Learner(nn.Module):
+    """A policy that listens, and beside it a head that must find every cube, see `vla_training.eyes`."""
+
+    def __init__(self, policy: ACTPolicy) -> None:
+        """Add a head to the ResNet of `policy`, which is trained in place."""
+        super().__init__()
+        self.policy = policy
+        self.head = CubeHead(policy.model.encoder_img_feat_input_proj.in_channels, len(NAMED))
+        self._features = torch.empty(0)
+        policy.model.backbone.register_forward_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, _inputs: object, output: dict[str, Tensor]) -> None:
+        self._features = output["feature_map"]
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Of the chunk, and of where the cubes are."""
+        imitation = loss_of(self.policy, batch)
+        return imitation if batch.cubes is None else imitation + cube_loss(self.head(self._features), batch.cubes)
 
 
 class Run:
@@ -127,49 +92,41 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.policy = act.build(config.policy)
+        if config.start:
+            act.warm_start(self.policy, config.start)
         self.policy.to(memory_format=torch.channels_last)
+        self._learner = Learner(self.policy) if config.prompt_encoder else None
+        self._data: dataset.Dataset | None = None
+        self._stats: act.Stats | None = None
 
-    def see(self, data: dataset.Dataset) -> Iterator[int]:
-        """Phase S: learn to see on random scenes; yields the step now and then."""
-        phase, key = self.config.see, self.config.policy.image_key
-        if phase is None:
+    def see(self) -> None:
+        """Phase S: learn to see on random scenes."""
+        if self.config.see is None:
             return
-        batches = Batches(data, compute_stats(data, key), key, self.config.seed + SEED_STEP)
-        yield from self._whole("S", phase, batches).run()
+        data = self._load(self.config.see_data)
+        stats = compute_stats(data, self.config.policy.image_key)
+        batches = self._batches(data, stats, self.config.seed + SEED_STEP)
+        for _ in self._whole("S", self.config.see, batches):
+            pass
 
-    def open(self, data: dataset.Dataset) -> None:
-        """Take the demonstrations for the phases to come."""
-        key = self.config.policy.image_key
-        self.stats = compute_stats(data, key)
-        self._data = data
+    def end_to_end(self) -> Iterator[tuple[Path, Phase]]:
+        """Phases A and R: everything, on demonstrations; yields a checkpoint folder now and then, and its phase."""
+        refine = self.config.refine
+        phases = [("A", self.config.end_to_end, "S", 0)] + ([("R", refine, "A", 2 * SEED_STEP)] if refine else [])
+        for name, phase, after, apart in phases:
+            batches = self._batches(self.data, self.stats, self.config.seed + apart)
+            for step in self._whole(name, phase, batches, after):
+                folder = self._checkpoints / f"{name}-{step:05d}"
+                act.save_checkpoint(act.folded(self.policy), self.stats, folder)
+                yield folder, phase
 
-    def end_to_end(self) -> Iterator[Path]:
-        """Phase A; yields a checkpoint folder now and then."""
-        batches = Batches(self._data, self.stats, self.config.policy.image_key, self.config.seed)
-        for step in self._whole("A", self.config.end_to_end, batches, after="S").run():
-            yield self._checkpoint(f"A-{step:05d}", act.folded(self.policy))
-
-    def _whole(self, name: str, phase: Phase, batches: Batches, after: str = "") -> Trainer:
-        self.policy.train()
-        trainer = Trainer(
-            name,
-            self.policy,
-            phase,
-            loss_of=lambda batch: loss_of(self.policy, batch),
-            batch_of=lambda step: batches.end_to_end(phase, step),
-            folder=self.folder,
-        )
-        if not trainer.restore() and after:
-            trainer.start_from(after)
-        return trainer
-
-    def head(self) -> Iterator[Path]:
+    def head(self, phase: Phase) -> Iterator[Path]:
         """Phase B, from where phase A ended; yields a checkpoint folder now and then."""
-        phase = self.config.head
+        batches = self._batches(self.data, self.stats, self.config.seed)
+        samples = batches.subset(self.config.cached_pictures)
         policy = act.folded(self.policy)
         backbone = policy.model.backbone
-        batches = Batches(self._subset(), self.stats, self.config.policy.image_key, self.config.seed)
-        features = batches.features(backbone, phase, self.config.cached_variants)
+        features = cache(lambda: batches.features(backbone, phase, samples, self.config.cached_variants))
         policy.model.backbone = PassThrough()
         policy.train()
         trainer = Trainer(
@@ -177,94 +134,158 @@ class Run:
             policy,
             phase,
             loss_of=lambda batch: loss_of(policy, batch),
-            batch_of=lambda step: batches.cached(phase, step, features),
+            batch_of=lambda step: batches.cached(phase, step, features(), samples),
             folder=self.folder,
         )
         trainer.restore()
         for step in trainer.run():
-            yield self._checkpoint(f"B-{step:05d}", self._assembled(policy, backbone, trainer))
+            self._plot()
+            folder = self._checkpoints / f"B-{step:05d}"
+            act.save_checkpoint(_assembled(policy, backbone, trainer), self.stats, folder)
+            yield folder
 
-    def _subset(self) -> dataset.Dataset:
-        """The samples that phase B uses."""
-        count = self.config.cached_pictures
-        if not 0 < count < len(self._data):
-            return self._data
-        rng = generator(self.config.seed, CACHE, len(self._data))
-        index = np.sort(rng.choice(len(self._data), count, replace=False))
-        data = self._data
-        return dataset.Dataset(data.images[index], data.states[index], data.chunks[index], data.episodes)
+    def best(self) -> Path:
+        """All phases from A on, and the checkpoint that succeeds most often in closed loop; of equals, the last."""
+        last = "B" if self.config.head else "R" if self.config.refine else "A"
+        for checkpoint, phase in self.end_to_end():
+            if checkpoint.name.startswith(last):
+                self._play_late(checkpoint, phase)
+        if (head := self.config.head) is not None:
+            for checkpoint in self.head(head):
+                self._play_late(checkpoint, head)
+        found = sorted(path for path in self._checkpoints.glob(f"{last}-*") if path.is_dir())
+        return max(reversed(found), key=lambda checkpoint: (self._score_of(checkpoint) or Score(0, 0, 0)).merit)
 
-    def _assembled(self, policy: ACTPolicy, backbone: nn.Module, trainer: Trainer) -> ACTPolicy:
-        weights = dict(policy.state_dict())
-        if trainer.average:
-            weights |= trainer.average.values
-        weights |= {f"model.backbone.{key}": value for key, value in backbone.state_dict().items()}
-        whole = ACTPolicy(policy.config)
-        whole.load_state_dict(weights)
-        return whole.eval()
+    def _play_late(self, checkpoint: Path, phase: Phase) -> None:
+        """Score a checkpoint, if the phase has come so far that it may be the best."""
+        selection = self.config.selection
+        step = int(checkpoint.name.partition("-")[2])
+        if selection.episodes and step >= selection.after * phase.steps and self._score_of(checkpoint) is None:
+            score = play(checkpoint, self.config)
+            _score_path(checkpoint).write_text(json.dumps(score.to_json()) + "\n", encoding="utf-8")
+            print(f"{checkpoint.name}: {score}", flush=True)
 
-    def _checkpoint(self, name: str, policy: ACTPolicy) -> Path:
-        folder = self.folder / "checkpoints" / name
-        act.save_checkpoint(policy, self.stats, folder)
-        return folder
+    @staticmethod
+    def _score_of(checkpoint: Path) -> Score | None:
+        path = _score_path(checkpoint)
+        return Score(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def stats(self) -> act.Stats:
+        """What states, actions and pictures are normalised by; from the demonstrations."""
+        if self._stats is None:
+            path = self.folder / STATS_FILE
+            if path.is_file():
+                self._stats = _read_stats(path)
+            else:
+                self._stats = compute_stats(self.data, self.config.policy.image_key)
+                _write_stats(path, self._stats)
+        return self._stats
+
+    @property
+    def data(self) -> dataset.Dataset:
+        """The demonstrations."""
+        if self._data is None:
+            self._data = self._load(self.config.data)
+        return self._data
+
+    def _batches(self, data: dataset.Dataset, stats: act.Stats, seed: int) -> Batches:
+        encoder = self.config.prompt_encoder
+        vectors = prompt_vectors(data.texts, encoder) if encoder else None
+        return Batches(data, stats, self.config.policy.image_key, seed, vectors)
+
+    def _whole(self, name: str, phase: Phase, batches: Batches, after: str = "") -> Iterator[int]:
+        self.policy.train()
+        learner = self._learner
+        trainer = Trainer(
+            name,
+            learner or self.policy,
+            phase,
+            loss_of=learner.loss if learner else lambda batch: loss_of(self.policy, batch),
+            batch_of=lambda step: batches.end_to_end(phase, step),
+            folder=self.folder,
+        )
+        if not trainer.restore() and after:
+            trainer.start_from(after)
+        for step in trainer.run():
+            self._plot()
+            yield step
+
+    def _plot(self) -> None:
+        plot_loss(self.folder / "log.jsonl", self.folder / "loss.png")
+
+    def _load(self, folders: Sequence[Path]) -> dataset.Dataset:
+        data = dataset.load(folders, self.config.policy.chunk_size)
+        print(f"{data.episodes} episodes, {len(data)} frames with pictures", flush=True)
+        return data
 
 
-def manifest_settings(config: TrainConfig) -> export.ManifestSettings:
-    """What the run's configuration says about the model."""
-    return export.ManifestSettings(config.name, config.version, config.prompt, config.rate_hz, config.open_loop_s)
+def prompt_vectors(texts: Sequence[str], encoder: Path) -> NDArray[np.float32]:
+    """The vectors `(texts, dim)` that the policy is fed for these sentences: those of what they ask for.
+
+    Raises:
+        ConfigError: a sentence that is none of `vla_training.phrases`, or asks for what the encoder does not know.
+        ModelError: no encoder in that folder.
+    """
+    phrases = Phrases.load(encoder / FILE_NAME)
+    targets = {text: target for target in TARGETS for text in known(target)}
+    if strange := [text for text in texts if text not in targets]:
+        raise ConfigError(f"the demonstrations' prompt {strange[0]!r} is no known phrase: record them again")
+    return np.array([phrases.vector_of(targets[text]) for text in texts], np.float32)
+
+
+def _assembled(policy: ACTPolicy, backbone: nn.Module, trainer: Trainer) -> ACTPolicy:
+    """The whole policy of a step: the backbone back in its place, weights averaged where that is on."""
+    weights = dict(policy.state_dict())
+    if trainer.average:
+        weights |= trainer.average.values
+    weights |= {f"model.backbone.{key}": value for key, value in backbone.state_dict().items()}
+    whole = ACTPolicy(policy.config)
+    whole.load_state_dict(weights)
+    return whole.eval()
+
+
+def _score_path(checkpoint: Path) -> Path:
+    """Beside a checkpoint, not in it: a checkpoint's folder becomes the model's."""
+    return checkpoint.with_name(f"{checkpoint.name}.score.json")
+
+
+def _write_stats(path: Path, stats: act.Stats) -> None:
+    save_file({f"{key} {kind}": value for key, kinds in stats.items() for kind, value in kinds.items()}, path)
+
+
+def _read_stats(path: Path) -> act.Stats:
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(path).items():
+        feature, kind = key.split(" ")
+        found.setdefault(feature, {})[kind] = value
+    return found
 
 
 def train(config: TrainConfig, folder: Path, provenance: dict[str, Any]) -> Path:
-    """Run both phases, export the result, and return the model's folder.
+    """Run all phases, choose the best checkpoint, export it, and return the model's folder.
 
     Raises:
-        ConfigError: no data.
+        ConfigError: no data, with the folder where it should be.
         ModelError: the output folder belongs to another network.
     """
     run = Run(config, folder)
-    if config.see:
-        for _ in run.see(_load(config.see_data, config)):
-            plot_loss(folder / "log.jsonl", folder / "loss.png")
-    data = _load(config.data, config)
-    run.open(data)
-    last = folder
-    for checkpoint in chain(run.end_to_end(), run.head()):
-        last = checkpoint
-        plot_loss(folder / "log.jsonl", folder / "loss.png")
-    export.export_onnx(last)
-    found = {"episodes": data.episodes, "frames": len(data), "seed": config.seed, **provenance}
-    export.write_manifest(last, manifest_settings(config), found)
-    return last
+    run.see()
+    best = run.best()
+    encoding = prompt_export.install(config.prompt_encoder, best) if config.prompt_encoder else None
+    parity = export.export_onnx(best)
+    facts = {"episodes": run.data.episodes, "frames": len(run.data), "seed": config.seed, **provenance}
+    facts["parity_max_abs_error_rad"] = parity.max_abs_error_rad
+    export.write_manifest(best, manifest_settings(config, encoding), facts)
+    return best
 
 
-def _load(folders: Sequence[Path], config: TrainConfig) -> dataset.Dataset:
-    data = dataset.load(folders, config.policy.chunk_size)
-    print(f"{data.episodes} episodes, {len(data)} frames with pictures", flush=True)
-    return data
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m vla_training.train", description="Train an ACT policy.")
-    default = Path(__file__).parent / "configs" / "act_black.yaml"
-    parser.add_argument("--config", type=Path, default=default, help="YAML file (default %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="output folder; an interrupted run in it continues")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default %(default)s)")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train; 0 on success, 2 where the configuration or the data cannot work."""
-    options = _parser().parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
-    try:
-        config = load_config(options.config)
-        print(f"model: {train(config, options.out, {'config': options.config.name})}")
-    except EvergreenError as error:
-        print(f"train: {error}")
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+def manifest_settings(config: TrainConfig, encoding: PromptEncoding | None = None) -> export.ManifestSettings:
+    """What the run's configuration, and the prompt encoder that it took, say about the model."""
+    return export.ManifestSettings(
+        config.name, config.version, config.prompt, config.rate_hz, config.open_loop_s, prompt_encoder=encoding
+    )

@@ -1,0 +1,201 @@
+"""Training a policy that listens, on synthetic data."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vla_core.errors import ConfigError, ModelError
+from vla_core.prompt_phrases import FILE_NAME, Phrases
+from vla_policy.serving.prompt_encoder import ENCODER_FILE
+from vla_sim.layout import NAMED
+from vla_training import act, batches, dataset, eyes, prompt_export, select, train
+from vla_training.config import Phase, Selection, TrainConfig
+from vla_training.phrases import known
+from vla_training.shape import ActSettings
+
+pytestmark = pytest.mark.train
+
+DIM = 8
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    """The phrases of a prompt encoder with eight numbers; its network is not needed for training."""
+    vectors = np.eye(DIM, dtype=np.float32)[: len(NAMED)]
+    texts = tuple(known(target)[0] for target in NAMED)
+    phrases = Phrases(texts, NAMED, vectors, dict(zip(NAMED, vectors, strict=True)), 0.5, 0.1, "0" * 64)
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / FILE_NAME).write_text(phrases.to_json(), encoding="utf-8")
+    return folder
+
+
+def config_for(folder: Path, encoder: Path, prompts: tuple[str, ...]) -> TrainConfig:
+    rng = np.random.default_rng(0)
+    episodes = []
+    for seed in range(3):
+        states = rng.uniform(-1, 1, (8, 6)).astype(np.float32)
+        pictures = rng.integers(0, 256, (8, 32, 64, 3), dtype=np.uint8)
+        cubes = np.full((8, len(NAMED), 4), np.nan, np.float32)
+        cubes[:, 0] = (0.3, 0.6, 1.0, 0.0)
+        episodes.append(dataset.Episode(seed, states, states, np.arange(8), pictures, prompts, cubes))
+    dataset.write_shard(folder, "a", episodes)
+    phase = Phase(steps=2, batch=2, checkpoint_every=1, warmup_steps=1)
+    return TrainConfig(
+        name="tiny", version="1.0.0", prompt=known("red")[0], target="red", data=(folder,), see_data=(folder,),
+        seed=3, see=phase, end_to_end=phase, selection=Selection(episodes=0), prompt_encoder=encoder,
+        policy=ActSettings(
+            width=64, height=32, chunk_size=4, dim_model=32, n_heads=2, dim_feedforward=32, n_encoder_layers=1,
+            prompt_dim=DIM,
+        ),
+    )  # fmt: skip
+
+
+CHANGES = (*(known("red")[0],) * 5, *(known("blue")[1],) * 3)
+
+
+def test_a_run_makes_a_checkpoint_that_takes_a_prompt(tmp_path, encoder):
+    run = train.Run(config_for(tmp_path / "data", encoder, CHANGES), tmp_path / "run")
+    run.see()
+    policy, _ = act.load_checkpoint(run.best())
+    seen = {"observation.images": [torch.rand(2, 3, 32, 64)], "observation.state": torch.rand(1, 6).repeat(2, 1)}
+    seen["observation.images"][0][1] = seen["observation.images"][0][0]
+    seen["observation.environment_state"] = torch.eye(DIM)[[0, 4]]
+    with torch.inference_mode():
+        chunks = policy.model(seen)[0]
+    assert not torch.allclose(chunks[0], chunks[1])
+
+
+def test_checkpoints_are_chosen_by_playing_what_they_are_asked(tmp_path, encoder):
+    config = config_for(tmp_path / "data", encoder, CHANGES)
+    checkpoint = train.Run(config, tmp_path / "run").best()
+    score = select.play(checkpoint, replace(config, selection=Selection(episodes=13, limit_s=0.3)))
+    assert (score.episodes, score.wrong) == (13, 0)
+    assert score.successes <= 2  # 0.3 s are enough to rest, which is asked twice, and too short for anything else
+
+
+def test_what_is_asked_when_choosing_is_known_and_every_target_is_asked_for():
+    asked = select.rows()
+    assert {row.targets[-1] for row in asked} == set(NAMED)
+    assert all(text in known(target) for row in asked for text, target in zip(row.prompts, row.targets, strict=True))
+
+
+def test_a_checkpoint_does_as_it_was_told_last(tmp_path, encoder):
+    checkpoint = train.Run(config_for(tmp_path / "data", encoder, CHANGES), tmp_path / "run").best()
+    told = select.Told(checkpoint, Phrases.load(encoder / FILE_NAME))
+    picture, state = np.full((32, 64, 3), 99, np.uint8), np.zeros(6)
+    answers = {}
+    for target in ("red", "blue", "red"):
+        assert told.prompt(known(target)[0]) == ""
+        answers.setdefault(target, []).append(told(picture, state))
+    assert (answers["red"][0] == answers["red"][1]).all()
+    assert (answers["red"][0] != answers["blue"][0]).any()
+
+
+class TestInstall:
+    def test_an_encoder_goes_into_the_model_with_what_the_manifest_says_of_it(self, tmp_path):
+        encoder, model = tmp_path / "encoder", tmp_path / "model"
+        sha256 = self.make(encoder)
+        model.mkdir()
+        entry = prompt_export.install(encoder, model)
+        assert (entry.sha256, entry.dim) == (sha256, DIM)
+        assert Phrases.load(model / FILE_NAME).encoder_sha256 == sha256
+        assert (model / ENCODER_FILE).read_bytes() == b"a graph"
+
+    def test_phrases_of_another_encoder_are_refused(self, tmp_path):
+        encoder = tmp_path / "encoder"
+        self.make(encoder)
+        (encoder / ENCODER_FILE).write_bytes(b"another graph")
+        with pytest.raises(ModelError, match="make both again"):
+            prompt_export.install(encoder, tmp_path)
+        assert not (tmp_path / ENCODER_FILE).exists()
+
+    def test_a_folder_without_an_encoder_is_named(self, tmp_path):
+        encoder = tmp_path / "encoder"
+        self.make(encoder)
+        (encoder / ENCODER_FILE).unlink()
+        with pytest.raises(ModelError, match=f"{encoder / ENCODER_FILE}"):
+            prompt_export.install(encoder, tmp_path)
+
+    @staticmethod
+    def make(folder: Path) -> str:
+        folder.mkdir()
+        sha256 = hashlib.sha256(b"a graph").hexdigest()
+        (folder / ENCODER_FILE).write_bytes(b"a graph")
+        one = np.eye(DIM, dtype=np.float32)[:1]
+        (folder / FILE_NAME).write_text(Phrases(("red",), ("red",), one, {"red": one[0]}, 0.5, 0.1, sha256).to_json())
+        return sha256
+
+
+def test_a_batch_holds_the_vector_of_what_its_prompt_asks_for(tmp_path, encoder):
+    run = train.Run(config_for(tmp_path / "data", encoder, CHANGES), tmp_path / "run")
+    batch = run._batches(run.data, run.stats, 3).end_to_end(Phase(steps=1, batch=64), 0)
+    assert batch.prompts is not None
+    assert set(batch.prompts.argmax(1).tolist()) == {NAMED.index("red"), NAMED.index("blue")}
+    asks_red = batch.prompts.argmax(1) == NAMED.index("red")
+    assert (batch.told[asks_red] <= 4).all()
+    assert (batch.told[asks_red] < 4).any()  # the prompt changes within the chunk
+    assert (batch.told[~asks_red] == 4).all()
+
+
+def test_actions_after_a_change_of_prompt_teach_nothing(tmp_path, encoder):
+    run = train.Run(config_for(tmp_path / "data", encoder, CHANGES), tmp_path / "run")
+    batch = (
+        run._batches(run.data, run.stats, 3).end_to_end(Phase(steps=1, batch=2), 0)._replace(told=torch.tensor([1, 4]))
+    )
+    policy = act.folded(run.policy)
+    changed = batch.chunks.clone()
+    changed[0, 1:] += 100.0
+    assert train.loss_of(policy, batch) == train.loss_of(policy, batch._replace(chunks=changed))
+    changed[1, 3] += 100.0
+    assert train.loss_of(policy, batch) < train.loss_of(policy, batch._replace(chunks=changed))
+
+
+def test_a_sentence_that_nobody_knows_is_named(tmp_path, encoder):
+    run = train.Run(config_for(tmp_path / "data", encoder, ("dance",) * 8), tmp_path / "run")
+    with pytest.raises(ConfigError, match="'dance' is no known phrase"):
+        run._batches(run.data, run.stats, 3)
+
+
+def test_an_encoder_without_room_for_its_vector_is_refused(tmp_path, encoder):
+    config = config_for(tmp_path / "data", encoder, CHANGES)
+    with pytest.raises(ConfigError, match="go together"):
+        replace(config, prompt_encoder=None)
+
+
+def test_places_move_with_the_part_of_the_picture_that_is_kept():
+    cubes = np.zeros((1, 3, 4), np.float32)
+    cubes[0, :, :2] = [(0.25, 0.5), (0.5, 1 / 6), (0.5, 0.1)]
+    found = batches.in_cropped(cubes, 192, 96)  # keeps two thirds of the height
+    assert found[0, 0, :2] == pytest.approx([0.25, 0.5])
+    assert found[0, 1, :2] == pytest.approx([0.5, 0.0], abs=1e-6)
+    assert np.isnan(found[0, 2]).all()
+
+
+class TestCubeHead:
+    def test_it_learns_where_cubes_are_and_that_they_are_not(self):
+        torch.manual_seed(0)
+        features = torch.rand(8, 160, 3, 6)  # more channels than cells: a head without layers can tell all apart
+        labels = torch.full((8, 2, 4), float("nan"))
+        labels[:, 0] = torch.rand(8, 4)
+        head = eyes.CubeHead(160, 2)
+        optimiser = torch.optim.Adam(head.parameters(), lr=0.03)
+        before = eyes.misses(head(features), labels, 192, 96).mean()
+        for _ in range(300):
+            optimiser.zero_grad()
+            loss = eyes.cube_loss(head(features), labels)
+            loss.backward()
+            optimiser.step()
+        said = head(features)
+        assert eyes.misses(said, labels, 192, 96).mean() < before / 4
+        assert (said[:, 1, 0] < 0).all()  # the second colour is nowhere
+
+    def test_a_picture_without_cubes_has_a_loss_too(self):
+        said = torch.zeros(2, 6, 5, 3, 6, requires_grad=True)
+        loss = eyes.cube_loss(said, torch.full((2, 6, 4), float("nan")))
+        loss.backward()
+        assert torch.isfinite(loss)

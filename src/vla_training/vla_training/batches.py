@@ -1,0 +1,128 @@
+"""Noisy, normalised batches, drawn from demonstrations or from cached picture features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vla_sim.scene import CAMERA_ASPECT
+from vla_training import act, dataset
+from vla_training.config import Phase
+from vla_training.onnx_policy import ACTION, STATE
+from vla_training.optimise import Batch, disturb_pictures, disturb_states, generator
+
+Floats = NDArray[np.floating[Any]]
+Indices = NDArray[np.int64]
+
+PHASE_A, PHASE_B, CACHE = 0, 1, 2
+_MIN_STD_RAD = 0.01
+"""A joint that hardly moves in the data must not have its noise blown up."""
+_STATS_PICTURES = 1000
+_CACHE_BATCH = 64
+PROMPT_NOISE = 0.02
+"""Standard deviation of each number of a prompt's vector, which has length 1: more than a rounded encoder changes."""
+
+
+def compute_stats(data: dataset.Dataset, image_key: str) -> act.Stats:
+    """Mean and standard deviation of pictures (a sample of them), states and actions."""
+    picked = np.linspace(0, len(data) - 1, min(len(data), _STATS_PICTURES)).astype(int)
+    pixels = data.images[picked].reshape(-1, 3).astype(np.float64) / 255
+    joints = {STATE: data.states, ACTION: data.chunks.reshape(-1, data.chunks.shape[-1])}
+    found = {image_key: _moments(pixels.mean(0).reshape(3, 1, 1), pixels.std(0).reshape(3, 1, 1))}
+    for key, values in joints.items():
+        found[key] = _moments(values.mean(0), np.maximum(values.std(0), _MIN_STD_RAD))
+    return found
+
+
+def _moments(mean: Floats, std: Floats) -> dict[str, Tensor]:
+    return {"mean": torch.from_numpy(mean.astype(np.float32)), "std": torch.from_numpy(std.astype(np.float32))}
+
+
+def in_cropped(cubes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """Labels `(k, colours, 4)` of whole 4:3 pictures as labels of the middle that `cover_resize` keeps; NaN outside."""
+    wide, tall = max(1.0, CAMERA_ASPECT * height / width), max(1.0, width / height / CAMERA_ASPECT)
+    found = cubes.copy()
+    found[..., 0] = (found[..., 0] - 0.5) * wide + 0.5
+    found[..., 1] = (found[..., 1] - 0.5) * tall + 0.5
+    found[((found[..., :2] < 0) | (found[..., :2] > 1)).any(-1)] = np.nan
+    return found
+
+
+class Batches:
+    """Draws batches; every random choice follows from the seed, the phase and the step."""
+
+    def __init__(
+        self,
+        data: dataset.Dataset,
+        stats: act.Stats,
+        image_key: str,
+        seed: int,
+        prompt_vectors: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Draw from `data`; `prompt_vectors` `(texts, dim)` are of its texts, where the policy takes a prompt."""
+        self._data, self._seed, self._prompt_vectors = data, seed, prompt_vectors
+        self._image, self._state, self._action = stats[image_key], stats[STATE], stats[ACTION]
+
+    def pictures(self, index: Indices, phase: Phase, rng: np.random.Generator) -> Tensor:
+        """Noisy, normalised pictures `(batch, 3, h, w)` in channels-last memory."""
+        raw = torch.from_numpy(self._data.images[index]).permute(0, 3, 1, 2).to(torch.float32) / 255
+        noisy = disturb_pictures(raw, phase, rng)
+        return ((noisy - self._image["mean"]) / self._image["std"]).contiguous(memory_format=torch.channels_last)
+
+    def end_to_end(self, phase: Phase, step: int) -> Batch:
+        """Phase S's or A's batch for a step."""
+        rng = generator(self._seed, PHASE_A, step)
+        index = rng.integers(0, len(self._data), phase.batch)
+        return self._batch(self.pictures(index, phase, rng), index, phase, rng)
+
+    def cached(self, phase: Phase, step: int, features: Tensor, samples: Indices) -> Batch:
+        """Phase B's batch for a step; `features` `(variants, k, …)` of the samples numbered in `samples` `(k,)`."""
+        rng = generator(self._seed, PHASE_B, step)
+        chosen = rng.integers(0, len(samples), phase.batch)
+        variant = rng.integers(0, len(features), phase.batch)
+        found = features[variant, chosen].to(torch.float32)
+        return self._batch(found, samples[chosen], phase, rng)
+
+    def _batch(self, seen: Tensor, index: Indices, phase: Phase, rng: np.random.Generator) -> Batch:
+        states = disturb_states(torch.from_numpy(self._data.states[index]), phase, rng)
+        chunks = torch.from_numpy(self._data.chunks[index])
+        prompts = cubes = None
+        if self._prompt_vectors is not None:
+            vectors = self._prompt_vectors[self._data.prompts[index]]
+            noise = rng.standard_normal(vectors.shape, dtype=np.float32) * PROMPT_NOISE
+            prompts = torch.from_numpy(vectors + noise)
+            cubes = torch.from_numpy(in_cropped(self._data.cubes[index], *self._data.images.size))
+        return Batch(
+            seen,
+            (states - self._state["mean"]) / self._state["std"],
+            (chunks - self._action["mean"]) / self._action["std"],
+            torch.from_numpy(self._data.told[index]),
+            prompts,
+            cubes,
+        )
+
+    def subset(self, count: int) -> Indices:
+        """The samples that phase B uses: `count` at random, or all where that is 0."""
+        if not 0 < count < len(self._data):
+            return np.arange(len(self._data))
+        rng = generator(self._seed, CACHE, len(self._data))
+        return np.sort(rng.choice(len(self._data), count, replace=False))
+
+    @torch.inference_mode()
+    def features(self, backbone: nn.Module, phase: Phase, samples: Indices, variants: int) -> Tensor:
+        """The backbone's output for the pictures of `samples`, with noise: `(variants, samples, …)` float16."""
+        backbone.eval()
+        whole = torch.empty(0)
+        for variant in range(variants):
+            for start in range(0, len(samples), _CACHE_BATCH):
+                rng = generator(self._seed, CACHE + variant, start)
+                found = backbone(self.pictures(samples[start : start + _CACHE_BATCH], phase, rng))["feature_map"]
+                if not len(whole):
+                    whole = torch.empty((variants, len(samples), *found.shape[1:]), dtype=torch.float16)
+                whole[variant, start : start + len(found)] = found
+            print(f"cached the features of {len(samples)} pictures ({variant + 1} of {variants})", flush=True)
+        return whole
