@@ -171,6 +171,12 @@ class Arm:
             bus.write(servo_id, registers.GOAL_POSITION, goals[index])
             bus.write(servo_id, registers.TORQUE_ENABLE, TORQUE_ON)
 
+    def release(self) -> None:
+        """Switch all torque off; the arm sinks unless somebody holds it. Raises BusError."""
+        if self._bus is None:
+            raise BusError("the arm is not connected")
+        self._switch_torque(self._bus, TORQUE_OFF)
+
     def read(self) -> Measured:
         """Position, velocity, load, voltage and temperature of every joint, in one exchange."""
         if self._state is None:

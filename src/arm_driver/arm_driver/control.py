@@ -2,6 +2,7 @@
 
     CONNECTING --connected--> HOLD --offer--> ACTIVE --end of the trajectory--> HOLD
     STOPPED and FAULT are latched: `resume` clears them.  Every way out of ACTIVE ends in a held position.
+    HOLD, STOPPED or FAULT --released--> LIMP, for a hand to lead; `resume` ends it where the arm then stands.
 
 Times are monotonic ns, positions rad in joint order. Not thread-safe: whoever owns it serialises the calls.
 """
@@ -43,6 +44,7 @@ class State(StrEnum):
     ACTIVE = "active"
     STOPPED = "stopped"
     FAULT = "fault"
+    LIMP = "limp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Cycle:
     """What to do now.
 
     Attributes:
-        setpoint: goal of the servos; None while not connected.
+        setpoint: goal of the servos; None while not connected, and while limp.
         started: the trajectory from which this setpoint comes, if it is the first one from it.
         events: in order.
     """
@@ -125,6 +127,7 @@ class Controller:
         self._stopped = False
         self._fault = False  # latched: a joint
         self._refused = False  # latched: the servos do not fit
+        self._limp = False  # latched: released on request
         self._trajectory: Trajectory | None = None
         self._fresh = False
         self._target: tuple[float, ...] = ()
@@ -135,6 +138,8 @@ class Controller:
     @property
     def state(self) -> State:
         """The latched states first."""
+        if self._limp:
+            return State.LIMP
         if self._stopped:
             return State.STOPPED
         if self._fault or self._refused:
@@ -163,6 +168,7 @@ class Controller:
         self._limiter.reset(setpoint)
         self._reset_watches()
         self._connected = True
+        self._limp = False
         self._before_ns = now_ns
         self._trajectory = None
         self._target = self._limiter.positions
@@ -171,7 +177,9 @@ class Controller:
 
     def disconnected(self, reason: str, *, final: bool = False) -> None:
         """The servos cannot be reached; `final` makes that a fault that only `resume` retries."""
-        self._connected = False
+        if self._limp and self._stopped:
+            self.reason = "stopped while it was limp"
+        self._connected = self._limp = False
         self._trajectory = None
         self._refused = self._refused or final
         if self._stopped:
@@ -194,15 +202,29 @@ class Controller:
     def stop(self, reason: str) -> None:
         """Brake within the limits, hold, and refuse trajectories until `resume`."""
         self._stopped = True
-        self.reason = reason
+        if not self._limp:
+            self.reason = reason
         self._brake()
+
+    def release(self) -> Rejected | None:
+        """Let the arm go limp, so that a hand can lead it, until `resume`; None when it may.
+
+        Refused while it moves: whoever commands it does not know of the hand.
+        """
+        if self.state not in (State.HOLD, State.STOPPED, State.FAULT, State.LIMP) or not self._connected:
+            return Rejected(f"not released: the arm is in state {self.state} ({self.reason}); stop it first")
+        if not self.at_rest:
+            return Rejected("not released: the arm still brakes; ask again")
+        self._limp = True
+        self.reason = "released: limp until resume"
+        return None
 
     def resume(self) -> tuple[bool, str]:
         """Clear a latched stop or fault; the arm goes on holding until the next trajectory."""
         before = self.state
-        self._stopped = self._fault = self._refused = False
+        self._stopped = self._fault = self._refused = self._limp = False
         self._reset_watches()
-        if before not in (State.STOPPED, State.FAULT):
+        if before not in (State.STOPPED, State.FAULT, State.LIMP):
             return True, f"nothing to resume: the arm is in state {before}"
         self.reason = "resumed; waiting for a trajectory" if self._connected else "resumed; connecting"
         return True, self.reason
@@ -246,6 +268,9 @@ class Controller:
             return Cycle(None, None, self._take_events())
         if measured is not None:
             self._watch_joints(now_ns, measured)
+        if self._limp:
+            self._before_ns = now_ns
+            return Cycle(None, None, self._take_events())
         started = self._trajectory if self._fresh else None
         self._fresh = False
         target, speed = self._aim(now_ns)
@@ -297,6 +322,10 @@ class Controller:
 
     def _watch_joints(self, now_ns: int, measured: Measured) -> None:
         """Latch a fault for joints that are stalled, do not follow, or whose servo complains."""
+        if self._limp:  # nothing is to be followed; the setpoint goes along with the hand
+            self._limiter.reset(measured.positions)
+            self._target = self._limiter.positions
+            return
         setpoint, actual = self._limiter.positions, measured.positions
         errors = [goal - position for goal, position in zip(setpoint, actual, strict=True)]
 

@@ -49,9 +49,10 @@ class Latency:
 
 
 @dataclass(slots=True)
-class _Resume:
-    """A resume that the control thread shall do, and its answer."""
+class _Request:
+    """A resume or a release that the control thread shall do, and its answer."""
 
+    release: bool = False
     done: threading.Event = field(default_factory=threading.Event)
     answer: tuple[bool, str] = (False, "the control thread did not answer; the arm goes on as it was")
 
@@ -121,7 +122,7 @@ class ControlLoop:
         self._realtime_priority = realtime_priority
         self._torque_off_on_exit = torque_off_on_exit
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._resume: _Resume | None = None
+        self._request: _Request | None = None
         self._ending = False
         self._read_ns = 0
         self._backoff_s = FIRST_BACKOFF_S
@@ -171,13 +172,25 @@ class ControlLoop:
     def resume(self) -> tuple[bool, str]:
         """Clear a latched stop or fault, and switch torque on again where a servo has lost it; waits for that."""
         self._backoff_s, self._complaint = FIRST_BACKOFF_S, ""
-        request = _Resume()
+        request = _Request()
         with self._lock:
             if self.measured is None:  # connecting sees to the torque
                 request.answer = self._controller.resume()
                 request.done.set()
             else:
-                self._resume = request
+                self._request = request
+        return self._answered(request)
+
+    def release(self) -> tuple[bool, str]:
+        """Switch all torque off, so that a hand can lead the arm, until `resume`; waits for that."""
+        request = _Request(release=True)
+        with self._lock:
+            if self.measured is None:
+                return False, f"not released: the arm is not connected ({self._controller.reason})"
+            self._request = request
+        return self._answered(request)
+
+    def _answered(self, request: _Request) -> tuple[bool, str]:
         self._nudge()
         request.done.wait(RESUME_S)
         return request.answer
@@ -281,12 +294,37 @@ class ControlLoop:
         self.counters.late_periods += missed
         return tick_ns + missed * self._period_ns
 
-    def _answer_resume(self) -> None:
-        """Look at the servos before a resume: one that is limp would be driven without moving."""
+    def _answer(self) -> None:
+        """Do what was asked for, if anything."""
         with self._lock:
-            request, self._resume = self._resume, None
+            request, self._request = self._request, None
         if request is None:
             return
+        try:
+            if request.release:
+                self._do_release(request)
+            else:
+                self._do_resume(request)
+        finally:
+            request.done.set()
+
+    def _do_release(self, request: _Request) -> None:
+        with self._lock:
+            refused = self._controller.release()
+        if refused is not None:
+            request.answer = False, refused.reason
+            return
+        try:
+            self.arm.release()
+        except BusError as error:
+            request.answer = False, f"{error}; some joints may be limp, resume holds them"
+            if isinstance(error, PortLostError):
+                raise
+        else:
+            request.answer = True, "the arm is limp until resume: hold it"
+
+    def _do_resume(self, request: _Request) -> None:
+        """Look at the servos before a resume: one that is limp would be driven without moving."""
         try:
             standing = self.arm.inspect()
             limp = {index: standing.setpoint[index] for index in standing.limp}
@@ -302,11 +340,9 @@ class ControlLoop:
                 done, text = self._controller.resume()
             names = ", ".join(self._controller.rules.names[index] for index in limp)
             request.answer = done, f"{text}; torque was off and is on again: {names}" if limp else text
-        finally:
-            request.done.set()
 
     def _cycle(self) -> None:
-        self._answer_resume()
+        self._answer()
         self.counters.cycles += 1
         measured: Measured | None = None
         try:
@@ -348,10 +384,10 @@ class ControlLoop:
     def _lose(self, error: BusError) -> None:
         with self._lock:
             self.measured = None
-            request, self._resume = self._resume, None
+            request, self._request = self._request, None
             self._controller.disconnected(str(error))
             if request is not None:
-                request.answer = self._controller.resume()
+                request.answer = (False, str(error)) if request.release else self._controller.resume()
                 request.done.set()
         self._let_go(torque_off=False)
         self._complaint, self._unplugged = str(error), isinstance(error, PortLostError)

@@ -74,6 +74,7 @@ class ArmController(Node):
         )
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/resume", self._on_resume)
+        self.create_service(Trigger, "~/release", self._on_release)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_diagnostics)
         gc.freeze()  # what exists now stays: the collector need not go through it, which would take several periods
         self._loop.start()
@@ -105,6 +106,11 @@ class ArmController(Node):
     def _on_resume(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = self._loop.resume()
         self.get_logger().info(response.message)
+        return response
+
+    def _on_release(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._loop.release()
+        self.get_logger().warning(response.message)
         return response
 
     def _on_news(self) -> None:

@@ -62,6 +62,7 @@ class Reporter:
             State.CONNECTING: Severity.ERROR,
             State.FAULT: Severity.ERROR,
             State.STOPPED: Severity.WARN,
+            State.LIMP: Severity.WARN,
         }.get(state, Severity.OK)
         values = {"state": str(state), "rejected": self.rejected, "last_rejection": self.rejection}
         return Entry("state", severity, f"{state}: {reason}", values)

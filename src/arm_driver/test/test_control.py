@@ -403,3 +403,39 @@ def test_whatever_happens_the_setpoint_never_jumps(script):
             for was, now in zip(before, after, strict=True):
                 assert abs(now - was) <= JOINT.velocity_rad_s * TICK_NS / NS_PER_S + 1e-9
                 assert -1.5 <= now <= 1.5
+
+
+def test_released_it_commands_nothing_goes_along_with_the_hand_and_holds_there_after_resume():
+    bench = Bench().connect()
+    bench.run(0.1)
+    assert bench.controller.release() is None
+    assert bench.controller.state is State.LIMP
+    bench.held = (0.9, 0.8)  # far from the setpoint: no stall, no lost torque
+    bench.load = (1.0, 1.0)
+    assert bench.run(1.0) == [None] * 100
+    assert "limp" in bench.play((0.9, 0.8)).reason
+    assert not bench.events
+    bench.load = (0.0, 0.0)
+    bench.controller.revived({0: 0.9, 1: 0.8})
+    assert bench.controller.resume()[0]
+    assert bench.controller.state is State.HOLD
+    bench.held = None
+    assert bench.run(0.2) == [(0.9, 0.8)] * 20, "no leap"
+
+
+def test_it_is_not_released_while_it_plays_brakes_or_is_absent():
+    bench = Bench()
+    assert "connecting" in bench.controller.release().reason
+    bench.connect()
+    bench.play((0.5, -0.2), after_s=0.2)
+    bench.run(0.1)
+    assert "playing a trajectory" in bench.controller.release().reason
+    bench.controller.stop("by hand")
+    assert "brakes" in bench.controller.release().reason
+    bench.run(0.5)
+    assert bench.controller.release() is None
+    bench.controller.stop("again")
+    assert bench.controller.state is State.LIMP, "a stop holds nothing that is limp"
+    bench.controller.disconnected("the cable")
+    bench.connect()
+    assert bench.controller.state is State.STOPPED, "connecting switched torque on"

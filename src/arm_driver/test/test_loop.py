@@ -208,6 +208,38 @@ def test_a_servo_that_lost_its_torque_is_a_fault_and_resume_gives_it_back(driven
     driven.until_at(HOME)
 
 
+def test_released_joints_can_be_led_and_hold_where_they_are_left(driven, rig):
+    driven.until_state(State.HOLD)
+    assert driven.play(moved(shoulder_pan=1.0), after_s=2.0) is None
+    driven.until_state(State.ACTIVE)
+    assert not driven.loop.release()[0], "it moves"
+    driven.loop.stop("enough")
+    driven.until(lambda: driven.loop.release()[0], "the release, once it rests")
+    assert driven.loop.state[0] is State.LIMP
+    with rig.lock:
+        assert not any(servo.torque_on for servo in rig.servos)
+        rig.servos[1].jump(2200)
+    led = (2200 - 2048) * registers.RAD_PER_TICK
+    driven.until(lambda: driven.loop.measured.positions[1] == pytest.approx(led, abs=0.01), "joint states go on")
+    assert "limp" in driven.play(HOME).reason
+    done, text = driven.loop.resume()
+    assert done
+    assert "torque was off and is on again: shoulder_pan, shoulder_lift, elbow_flex" in text
+    driven.until_state(State.HOLD)
+    with rig.lock:
+        assert all(servo.torque_on for servo in rig.servos)
+    cycles = driven.loop.counters.cycles
+    driven.until(lambda: driven.loop.counters.cycles > cycles + 30, "cycles")
+    assert driven.loop.measured.positions[1] == pytest.approx(led, abs=0.01), "no leap"
+    driven.play(HOME, after_s=1.0)
+    driven.until_at(HOME)
+
+
+def test_a_release_without_an_arm_is_refused(rig):
+    driven = Driven(rig)
+    assert driven.loop.release() == (False, "not released: the arm is not connected (not connected yet)")
+
+
 def test_resume_is_refused_while_a_limp_joint_stands_outside_its_range(driven, rig):
     driven.until_state(State.HOLD)
     driven.loop.stop("by hand")

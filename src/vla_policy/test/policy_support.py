@@ -20,6 +20,8 @@ from vla_policy.serving.client import is_healthy
 
 HORIZON, STEP_RAD = 20, 0.01
 HEIGHT, WIDTH = 32, 64
+WORK_SIZE = 1024
+"""One product of such matrices takes 20 to 60 ms."""
 WAIT_S = 60.0
 FOLLOW = ("--parent-pid", str(os.getpid()))
 """A test run that is killed leaves no server behind."""
@@ -34,24 +36,45 @@ def write_model(
     graph_camera: str | None = None,
     dof: int = 6,
     horizon: int = HORIZON,
+    offset: float = 0.0,
+    work: int = 0,
+    loading: int = 0,
     **manifest: object,
 ) -> Path:
-    """A model that answers `state + 0.01 k + mean brightness / 1000` for action k: 20 actions at 10 Hz."""
+    """A model that answers `state + 0.01 k + mean brightness / 1000 + offset` for action k: 20 actions at 10 Hz.
+
+    It multiplies matrices of WORK_SIZE `work` times before it does, and `loading` times when it is loaded: ONNX Runtime
+    works out beforehand what depends on no input.
+    """
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
 
     image, state = f"observation.images.{graph_camera or camera}", "observation.state"
     ramp = STEP_RAD * np.arange(horizon, dtype=np.float32)[None, :, None] * np.ones((1, 1, dof), np.float32)
+    ramp += np.float32(offset)
     constants = {
         "axes": np.array([1, 2, 3], np.int64),
         "scale": np.array(0.001, np.float32),
         "first": np.array([1], np.int64),
         "ramp": ramp,
+        "nothing": np.array(0.0, np.float32),
+        "loading0": _square(loading),
+        "work0": _square(work),
     }
     nodes = [
         helper.make_node("Cast", [image], ["picture"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["picture", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Mul", ["mean", "scale"], ["bright"]),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),  # depends on the picture: not worked out beforehand
+        helper.make_node("Add", ["work0", "zero"], ["square"]),
+        *(helper.make_node("MatMul", [f"work{n}", "square"], [f"work{n + 1}"]) for n in range(work)),
+        helper.make_node("ReduceMax", [f"work{work}"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["most", "zero"], ["done"]),
+        *(helper.make_node("MatMul", [f"loading{n}", "loading0"], [f"loading{n + 1}"]) for n in range(loading)),
+        helper.make_node("ReduceMax", [f"loading{loading}"], ["largest"], keepdims=0),
+        helper.make_node("Mul", ["largest", "nothing"], ["loaded"]),
+        helper.make_node("Add", ["done", "loaded"], ["finished"]),
+        helper.make_node("Add", ["mean", "finished"], ["worked"]),
+        helper.make_node("Mul", ["worked", "scale"], ["bright"]),
         helper.make_node("Unsqueeze", ["bright", "first"], ["column"]),
         helper.make_node("Add", [state, "column"], ["start"]),
         helper.make_node("Unsqueeze", ["start", "first"], ["row"]),
@@ -83,6 +106,11 @@ def write_model(
         folder, manifests.Manifest(name="tiny", version=version, policy_type="act", backend="onnx", **fields)
     )
     return folder
+
+
+def _square(times: int) -> np.ndarray:
+    """What is multiplied so many times."""
+    return np.full((WORK_SIZE, WORK_SIZE), 1 / WORK_SIZE, np.float32) if times else np.zeros((1, 1), np.float32)
 
 
 class Server:

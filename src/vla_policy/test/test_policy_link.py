@@ -19,7 +19,7 @@ from vla_policy.serving.supervisor import ServerCommand, ServerProcess
 
 
 def link_to(model: Path, log: list[str], server: str = "local", api_key: str = ""):
-    return make_link(server, str(model), threads=1, load_timeout_s=WAIT_S, api_key=api_key, log=log.append)
+    return make_link(server, model, threads=1, load_timeout_s=WAIT_S, api_key=api_key, log=log.append)
 
 
 def never() -> threading.Event:
@@ -82,7 +82,7 @@ class TestLocal:
 
     def test_no_model(self):
         with pytest.raises(ConfigError, match="parameter 'model' is empty"):
-            make_link("local", "", threads=1, load_timeout_s=1, api_key="", log=print)
+            make_link("local", None, threads=1, load_timeout_s=1, api_key="", log=print)
 
     def test_our_key_does_not_lock_us_out(self, model: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("EVERGREEN_API_KEY", "for the cloud")

@@ -15,9 +15,11 @@ from policy_support import WAIT_S, wait_for
 
 from vla_core.chunk import JoinRules, Plan
 from vla_core.joints import SO101_JOINTS
+from vla_core.prompt_phrases import Match
 from vla_policy.clock import Moment
 from vla_policy.inbox import Frame, Inbox, JointSample
-from vla_policy.loop import ControlLoop, LoopSettings
+from vla_policy.loaded import Loaded, LoopSettings
+from vla_policy.loop import ControlLoop
 from vla_policy.observe import AgeLimits
 from vla_policy.schedule import Rhythm
 from vla_policy.serving.channel import Late
@@ -57,6 +59,7 @@ class Policy:
         self.resets = 0
         self.closed = 0
         self.messages: list[dict] = []
+        self.timeouts: list[float] = []
         self.late: Late | None = None
         self.unreachable = False
 
@@ -71,6 +74,7 @@ class Policy:
 
     def infer(self, message: dict, timeout_s: float, actions_key: str, late: Late | None) -> Answer:
         self.messages.append(message)
+        self.timeouts.append(timeout_s)
         self.late = late
         return self.answer(message)
 
@@ -84,15 +88,19 @@ class Policy:
 class Outlet:
     def __init__(self) -> None:
         self.plans: list[tuple[Plan, int]] = []
+        self.names: list[object] = []
         self.events: list[str] = []
         self.timings: list[tuple[object, float]] = []
+        self.despaired: list[str] = []
+        self.matches: list[Match | None] = []
         self.defect: Exception | None = None
         self.broken = False
 
-    def command(self, plan: Plan, stamp_ns: int) -> None:
+    def command(self, plan: Plan, stamp_ns: int, joint_names: object) -> None:
         if self.broken:
             raise RuntimeError("the publisher broke")
         self.plans.append((plan, stamp_ns))
+        self.names.append(joint_names)
 
     def chunk_done(self, timing: object, gap_s: float) -> None:
         self.timings.append((timing, gap_s))
@@ -102,6 +110,12 @@ class Outlet:
 
     def holding(self, reason: str) -> None:
         self.events.append(reason)
+
+    def heard(self, match: Match | None) -> None:
+        self.matches.append(match)
+
+    def despairs(self, model: str, reason: str) -> None:
+        self.despaired.append(model)
 
     def crashed(self, error: Exception) -> None:
         self.defect = error
@@ -116,15 +130,8 @@ class Rig:
         self.seeing = seeing
         self.measuring, self.position = True, 0.1
         self.jpeg = JPEG
-        self.loop = ControlLoop(
-            spec=SPEC,
-            link=self.policy,
-            inbox=self.inbox,
-            outlet=self.outlet,
-            settings=settings,
-            clock=self.clock,
-            identify=lambda client: self.spec,
-        )
+        self.loaded = Loaded("tiny@1", SPEC, self.policy, settings, lambda client: self.spec, lambda: None)
+        self.loop = ControlLoop(self.loaded, self.inbox, self.outlet, self.clock)
         self._end = threading.Event()
         self._send()
         self._robot = threading.Thread(target=self._feed, daemon=True)

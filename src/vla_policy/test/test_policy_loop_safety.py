@@ -13,7 +13,8 @@ from test_policy_loop import RAMP, SETTINGS, Rig, S
 
 from vla_core.chunk import JoinRules, Plan
 from vla_policy.following import NOT_FOLLOWING
-from vla_policy.loop import NO_ANSWER_YET, LoopSettings
+from vla_policy.loaded import LoopSettings
+from vla_policy.loop import NO_ANSWER_YET
 from vla_policy.schedule import Rhythm
 from vla_policy.serving.client import Answer
 
@@ -29,8 +30,8 @@ class Arm(Rig):
         self.refusing = False
         publish = self.outlet.command
 
-        def command(plan: Plan, stamp_ns: int) -> None:
-            publish(plan, stamp_ns)
+        def command(plan: Plan, stamp_ns: int, joint_names: object) -> None:
+            publish(plan, stamp_ns, joint_names)
             if not self.refusing:
                 self.inbox.put_report(stamp_ns)
 

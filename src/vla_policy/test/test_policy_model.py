@@ -42,7 +42,9 @@ def test_an_evergreen_server_describes_itself():
     metadata = describe(MANIFEST)
     assert is_self_describing(metadata)
     spec = from_metadata(metadata, WireKeys())
-    assert spec == from_manifest(MANIFEST, WireKeys())
+    # Of somebody else's server nobody knows whether it listens.
+    assert replace(spec, listens=True) == from_manifest(MANIFEST, WireKeys())
+    assert not spec.listens
     assert spec.label == "pick@3"
     seen = observation()
     np.testing.assert_equal(spec.to_wire(seen), seen.to_wire())
@@ -125,3 +127,21 @@ class TestRobot:
     def test_that_does_not(self, spec: ModelSpec, cameras, joint_names, words: str):
         with pytest.raises(ModelError, match=words):
             check_robot(spec, cameras, joint_names)
+
+
+@pytest.mark.parametrize("units", [Units.PERCENT, Units.PERCENT_FROM_ZERO])
+def test_percent_of_an_unknown_range_is_refused(units: Units):
+    with pytest.raises(ModelError, match="speaks percent of a range"):
+        replace(SPEC, units=units)
+
+
+def test_units_by_joint_are_for_evergreens_own_server():
+    manifest = replace(MANIFEST, units=Units.RAD, joint_units={MANIFEST.joint_names[0]: Units.DEG})
+    with pytest.raises(ModelError, match="has joints of different units"):
+        from_manifest(manifest, WireKeys())
+
+
+def test_what_a_model_looks_back_at_comes_with_its_metadata():
+    spec = from_metadata(describe(replace(MANIFEST, n_obs_steps=3, observation_period_s=0.05)), WireKeys())
+    assert (spec.n_obs_steps, spec.observation_period_s) == (3, 0.05)
+    assert from_manifest(replace(MANIFEST, n_obs_steps=3), WireKeys()).n_obs_steps == 1, "nobody else's remembers"

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -63,7 +64,8 @@ class Robot:
         self.status: DiagnosticStatus | None = None
         self.diagnostics: dict[str, DiagnosticStatus] = {}
         node = self.node
-        self._camera = node.create_publisher(CompressedImage, "camera/front/image_raw/compressed", qos.CAMERA_PUB)
+        self._cameras: dict[str, Any] = {}
+        self.film_too("front")
         self._states = node.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
         self._driver = node.create_publisher(DiagnosticStatus, "arm_controller/latency", qos.LATENCY)
         self.prompts = node.create_publisher(String, "prompt", qos.PROMPT)
@@ -74,11 +76,17 @@ class Robot:
         node.create_timer(FRAME_PERIOD_S, self._film)
         node.create_timer(STATE_PERIOD_S, self._measure)
 
+    def film_too(self, camera: str) -> None:
+        if camera not in self._cameras:
+            topic = f"camera/{camera}/image_raw/compressed"
+            self._cameras[camera] = self.node.create_publisher(CompressedImage, topic, qos.CAMERA_PUB)
+
     def _film(self) -> None:
         if self.filming:
             message = CompressedImage(format="jpeg", data=self.jpeg)
             message.header.stamp = to_msg(time.time_ns() - self.delay_ns)
-            self._camera.publish(message)
+            for camera in self._cameras.values():
+                camera.publish(message)
 
     def _measure(self) -> None:
         if self.measuring:

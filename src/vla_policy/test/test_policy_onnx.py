@@ -98,7 +98,9 @@ class TestRegistry:
         with pytest.raises(ConfigError, match="give a model folder"):
             load_backend(None)
 
-    def test_another_package_s(self, monkeypatch: pytest.MonkeyPatch):
+    def test_another_package_s(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        folder = write_model(tmp_path / "m")
+
         class EntryPoint:
             @staticmethod
             def load():
@@ -108,9 +110,9 @@ class TestRegistry:
             names = property(set)
 
         monkeypatch.setattr(backends, "entry_points", lambda group: EntryPoints({"mine": EntryPoint}))
-        assert load_backend(Path("/m"), "mine", threads=3) == (Path("/m"), 3)
+        assert load_backend(folder, "mine", threads=3) == (folder, 3)
 
-    def test_a_missing_package(self, monkeypatch: pytest.MonkeyPatch):
+    def test_a_missing_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(backends, "BUILT_IN", {"torch": "evergreen_torch_that_is_not_there:Backend"})
         with pytest.raises(ModelError, match="needs the Python package 'evergreen_torch_that_is_not_there'"):
-            load_backend(Path("/m"), "torch")
+            load_backend(write_model(tmp_path / "m"), "torch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import select
 import signal
@@ -23,6 +24,8 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect, unix_connect
 
 from vla_core.joints import SO101_JOINTS
+from vla_policy.serving import service
+from vla_policy.serving.address import parse_address
 from vla_policy.serving.client import PolicyClient, is_healthy
 from vla_policy.serving.errors import ServerFailedError, ServerRefusedError
 from vla_policy.serving.service import PolicyService
@@ -293,6 +296,32 @@ def test_stopping_while_the_model_loads_lets_waiting_clients_go():
             stop.set()
             await asyncio.wait_for(serving, WAIT_S)
             await asyncio.to_thread(client.close)
+
+    asyncio.run(main())
+
+
+def test_a_client_that_reads_nothing_for_long_keeps_its_session(monkeypatch: pytest.MonkeyPatch):
+    """The session of the former model, kept in reserve while its successor is on probation, was ended by the server
+    after 40 s without an answer to its pings: going back then cost a hold."""
+    port = free_port()
+    loading: Future = Future()
+    loading.set_result(SlowBackend())
+    hasty = functools.partial(service.serve, ping_interval=0.05, ping_timeout=0.05)
+    monkeypatch.setattr(service, "serve", hasty)
+
+    def act() -> None:
+        client = PolicyClient(parse_address(f"ws://127.0.0.1:{port}"))
+        threading.Event().wait(0.5)  # ten times what was allowed
+        assert client.infer({}, WAIT_S).stamp_ns == 42
+        client.close()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        with socket.create_server(("127.0.0.1", port)) as listener, ThreadPoolExecutor(1) as worker:
+            serving = asyncio.create_task(PolicyService(loading, worker).run(listener, stop))
+            await asyncio.to_thread(act)
+            stop.set()
+            await serving
 
     asyncio.run(main())
 

@@ -44,7 +44,7 @@ def test_one_that_does_not_needs_a_manifest_of_ours(tmp_path: Path):
     with pytest.raises(ModelError, match="ws://cloud:8000 does not say what its model wants"):
         Settings().identify(client({}))
     folder = write_model(tmp_path / "pi0")
-    spec = Settings(model=str(folder), wire_keys="front=observation/image").identify(client({}))
+    spec = Settings(wire_keys="front=observation/image").identify(client({}), folder)
     assert spec.label == "tiny@1"
     assert spec.keys.images == {"front": "observation/image"}
 
@@ -52,7 +52,7 @@ def test_one_that_does_not_needs_a_manifest_of_ours(tmp_path: Path):
 def test_which_parameters_may_change():
     assert objection("model", "other", "") == ""
     assert objection("use_sim_time", True, "") == ""
-    assert "fixed while the node runs; model, prompt, server are not" in objection("blend_s", 0.3, "")
+    assert "fixed while the node runs; model, prompt, request_id, server, swap are not" in objection("blend_s", 0.3, "")
     assert objection("active_model", "m@1", "m@1") == ""
     assert "read-only" in objection("active_model", "m@2", "m@1")
 

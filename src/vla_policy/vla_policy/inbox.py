@@ -51,6 +51,7 @@ class Inbox:
         self._frames: dict[str, Frame] = {}
         self._joints: JointSample | None = None
         self._prompt: str | None = None
+        self._prompt_ns: int | None = None
         self._taken_up: deque[int] = deque(maxlen=KEPT_REPORTS)
 
     def put_frame(self, camera: str, frame: Frame) -> None:
@@ -65,11 +66,23 @@ class Inbox:
             self._joints = sample
             self._wake()
 
-    def put_prompt(self, prompt: str | None) -> None:
-        """Override the model's own prompt; None ends that."""
+    def put_prompt(self, prompt: str | None, now: Moment | None = None) -> None:
+        """Override the model's own prompt; None ends that. `now` is when it arrived, for whom that matters."""
         with self._changed:
-            self._prompt = prompt
+            self._prompt, self._prompt_ns = prompt, None if now is None else now.mono_ns
             self._wake()
+
+    def end_override(self) -> str | None:
+        """End the override of the prompt; returns it."""
+        with self._changed:
+            prompt, self._prompt = self._prompt, None
+            return prompt
+
+    def restore_override(self, prompt: str | None) -> None:
+        """Override the prompt again, unless somebody has done so meanwhile."""
+        with self._changed:
+            if self._prompt is None:
+                self._prompt = prompt
 
     def put_report(self, stamp_ns: int) -> None:
         """The driver moves the arm by the trajectory with this stamp."""
@@ -94,6 +107,11 @@ class Inbox:
         """The prompt in force."""
         with self._changed:
             return default if self._prompt is None else self._prompt
+
+    def prompt_ns(self) -> int | None:
+        """When the prompt in force arrived, monotonic; None where it did not come by itself."""
+        with self._changed:
+            return self._prompt_ns
 
     def wait(self, ticket: int, timeout_s: float) -> None:
         """Return once something came after `ticket` was given, somebody called `nudge`, or `timeout_s` passed."""

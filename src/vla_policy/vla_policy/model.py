@@ -64,6 +64,9 @@ class ModelSpec:
 
     Attributes:
         units: of the state that is sent and the actions that come back.
+        n_obs_steps, observation_period_s: what the model looks back at; more than one only where its server remembers
+            what it is shown (`observe_only`).
+        listens: whether its prompt can make a difference; True where nobody knows.
     """
 
     name: str
@@ -77,9 +80,12 @@ class ModelSpec:
     image_pipeline: str = PIPELINE_ID
     prompt: str = ""
     keys: WireKeys = field(default_factory=WireKeys)
+    n_obs_steps: int = 1
+    observation_period_s: float = 0.1
+    listens: bool = True
 
     def __post_init__(self) -> None:
-        if self.units is Units.PERCENT:
+        if self.units.needs_range:
             raise ModelError(
                 f"model {self.label} speaks percent of a range that only its own arm knows; serve it in rad"
             )
@@ -127,7 +133,16 @@ class ModelSpec:
 
 
 def from_manifest(manifest: Manifest, keys: WireKeys) -> ModelSpec:
-    """The spec of somebody else's server, which a manifest of ours describes."""
+    """The spec of somebody else's server, which a manifest of ours describes.
+
+    Raises:
+        ModelError: its joints speak units that only Evergreen's own server converts.
+    """
+    if manifest.joint_units:
+        raise ModelError(
+            f"model {manifest.label} has joints of different units (joint_units); "
+            "serve it with Evergreen's policy_server, which converts them"
+        )
     return ModelSpec(
         name=manifest.name,
         version=manifest.version,
@@ -174,6 +189,9 @@ def from_metadata(metadata: Mapping[str, Any], keys: WireKeys) -> ModelSpec:
             image_pipeline=str(metadata.get("image_pipeline", PIPELINE_ID)),
             prompt=str(metadata.get("prompt", "")),
             keys=keys,
+            n_obs_steps=int(metadata.get("n_obs_steps", 1)),
+            observation_period_s=float(metadata.get("observation_period_s", 1.0 / rate_hz)),
+            listens=bool(metadata.get("listens", True)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise ModelError(f"the server's metadata do not describe a model: {error!r}") from error

@@ -1,114 +1,122 @@
 """The node `/policy`: pictures, joint states and a prompt in, joint trajectories out.
 
-This file only wires: ROS on one side, `Engine` and its `ControlLoop` on the other.
+This file only wires: ROS on one side, `Engine` with its `ControlLoop` and the `Swapper` on the other.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
-from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import String
-from trajectory_msgs.msg import JointTrajectory
 
-from vla_core.chunk import Plan
 from vla_core.errors import EvergreenError
-from vla_policy import messages
 from vla_policy.clock import SystemClock
 from vla_policy.engine import Engine
 from vla_policy.inbox import Inbox
+from vla_policy.inputs import Inputs
+from vla_policy.loaded import Loaded
+from vla_policy.loader import Loader
 from vla_policy.model import ModelSpec
+from vla_policy.outputs import Outputs
+from vla_policy.parameters import Parameters
 from vla_policy.serving.errors import ServerUnavailableError
-from vla_policy.settings import ACTIVE_MODEL, CHANGEABLE, Settings, objection
-from vla_policy.stages import ChunkTiming, Meter, flatten, verdict
-from vla_policy.status import ACTIVE, HOLDING, ChunkCounts, PolicyStatus
-from vla_ros import diagnostics, qos
+from vla_policy.settings import Settings
+from vla_policy.shelf import open_shelf
+from vla_policy.status import ACTIVE, HOLDING
+from vla_policy.swap import Swap
+from vla_policy.swapper import Swapper
+from vla_ros import qos
 from vla_ros.lifecycle import BackgroundLifecycleNode, Outcome, reported
 from vla_ros.main import run
-from vla_ros.params import declare
 
 DIAGNOSTICS_PERIOD_S = 1.0
 SWITCH_INTERVAL_S = 0.0005
 """The loop must not wait 5 ms (Python's default) for the interpreter while the executor unpacks a picture."""
-LAST_WORD_S = 0.5
-"""How long a driver may take to receive the brake when the process ends."""
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 class PolicyNode(BackgroundLifecycleNode):
-    """Composition root of the policy; also the control loop's outlet into ROS."""
+    """Composition root of the policy; also what its swapper asks of a node."""
 
     def __init__(self) -> None:
         super().__init__("policy")
-        self._settings: Settings = declare(self, Settings, read_only=False)
-        self.declare_parameter(ACTIVE_MODEL, "", ParameterDescriptor(description="what runs: name@version (read-only)"))
-        self.add_on_set_parameters_callback(self._judge_parameters)
-        self._clocks, self._inbox, self._meter = SystemClock(), Inbox(), Meter()
+        self._settable = Parameters(self)
+        self._settings = self._settable.settings
+        shelf, clock, self._inbox = open_shelf(self._settings.store), SystemClock(), Inbox()
+        self._outputs = Outputs(self, self._settable.show_active)
+        self._say = self._outputs.say
+        self._inputs = Inputs(self, self._inbox, self._outputs.meter, clock)
         self._engine = Engine(
-            self._inbox, self, self._clocks, log=lambda line: self.get_logger().info(f"policy_server: {line}")
+            self._inbox, self._outputs, clock, log=lambda line: self.get_logger().info(f"policy_server: {line}")
         )
-        self._status, self._counts = PolicyStatus(), ChunkCounts()
-        self._report = partial(messages.report, self.get_fully_qualified_name())
-        self._saying = threading.Lock()
-        self._inputs: list[Any] = []
-        self._defect: Exception | None = None
+        self._shelf, self._loader = shelf, Loader(self._engine, shelf, self.get_logger().error)
+        self._prepared: Loaded | None = None
+        self._at_launch = self._settings
+        self._launched: str | None = self._settings.model
         self._wanted, self._stopping, self._try_again = self._settings.autostart, False, False
-        self._trajectories = self.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", qos.TRAJECTORY)
-        self._statuses = self.create_publisher(DiagnosticStatus, "~/status", qos.STATUS)
-        self._latencies = self.create_publisher(DiagnosticStatus, "~/latency", qos.LATENCY)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self._swapper = Swapper(self, self._engine, self._loader, shelf, inbox=self._inbox, clock=clock)
+        self._outputs.despairs = self._swapper.fallback.despairs
+        self._settable.listen(self._swapper.ask)
         self.create_subscription(String, "prompt", self._on_prompt, qos.PROMPT)
-        self.create_subscription(DiagnosticStatus, "arm_controller/latency", self._on_driver_latency, qos.LATENCY)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_diagnostics)
-        self.create_background_trigger("~/start", self._bring_up, at_once=partial(self._want, True))
-        self.create_background_trigger("~/stop", self._bring_down, at_once=partial(self._want, False))
+        self.create_background_trigger("~/start", self._bring_up, at_once=partial(setattr, self, "_wanted", True))
+        self.create_background_trigger("~/stop", self._bring_down, at_once=partial(setattr, self, "_wanted", False))
         self._say()
         if self._wanted:
             self.in_background(self._bring_up)
 
     def destroy_node(self) -> None:
-        """Bring the arm to rest, and end the server."""
+        """Bring the arm to rest, and end the servers."""
         self._engine.cancel()
+        self._swapper.close()
+        self._engine.stop()
+        self._outputs.flush()
         self.in_background(self._engine.release).result()
-        self._trajectories.wait_for_all_acked(Duration(seconds=LAST_WORD_S))
+        self._swapper.join()
         super().destroy_node()
 
     # Transitions, in their thread.
 
     @reported
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Start or find the server, and see whether model and robot fit."""
-        asked = {name: self.get_parameter(name).value for name in CHANGEABLE}
-        self._settings = settings = replace(self._settings, **asked)
-        self._say(state="configuring", model=settings.model, server=settings.server)
+        """Start or find the server, and see whether model and robot fit; or take the model that a swap prepared."""
+        prepared, self._prepared = self._prepared, None
         try:
-            spec = self._engine.load(settings)
+            loaded, reason = (prepared, "") if prepared is not None else self._load()
         except EvergreenError as error:
-            self._try_again = settings.autostart and self._wanted and isinstance(error, ServerUnavailableError)
-            if str(error) != self._status.reason:
+            self._try_again = self._settings.autostart and self._wanted and isinstance(error, ServerUnavailableError)
+            if str(error) != self._outputs.status.reason:
                 self.get_logger().error(str(error))
             self._say(state="unconfigured", reason=str(error))
             return FAILED
+        self._engine.install(loaded)
         self._inbox.put_prompt(None)  # an override does not outlive its model
-        self._subscribe(spec)
-        self._say(state="inactive", active_model=spec.label, prompt=settings.prompt or spec.prompt, reason="")
-        self.get_logger().info(f"{spec.label} is ready, server {settings.server}")
+        self.see(loaded.spec)
+        self.runs(loaded)
+        self._say(state="inactive", reason=reason)
+        self.get_logger().info(f"{loaded.spec.label} is ready, server {self._settings.server}")
         return OK
+
+    def _load(self) -> tuple[Loaded, str]:
+        self._settings = settings = replace(self._settings, **self._settable.wanted())
+        self._say(state="configuring", model=settings.model, server=settings.server)
+        if settings.model == self._launched:
+            model = self._shelf.boots(settings.model)
+            prompt = self._shelf.prompt_of(model)  # an update's; a respawn must not go back to the launch file's
+            settings = replace(settings, model=model, prompt=settings.prompt if prompt is None else prompt)
+            self._settings, self._launched = settings, None
+            self._settable.set(model=model, prompt=settings.prompt)  # the next attempt, too, is with these
+        return self._loader.load_to_start(settings, self._at_launch)
 
     @reported
     def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Drive."""
-        self._say(state=HOLDING, reason="waiting for the first chunk")
-        self._engine.start()
+        self._say(state=HOLDING, reason=self._outputs.status.reason or "waiting for the first chunk")
+        loaded = self._engine.loaded
+        self._engine.start(None if loaded is None else self._swapper.fallback.guard(loaded))
         return OK
 
     @reported
@@ -133,109 +141,101 @@ class PolicyNode(BackgroundLifecycleNode):
     def _release(self, state: str) -> TransitionCallbackReturn:
         self._wanted = False
         self._engine.release()
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        self._inputs.close()
         self._say(state=state, active_model="", prompt="")
         return OK
 
-    def _want(self, wanted: bool) -> None:
-        self._wanted = wanted
-
     def _bring_up(self) -> Outcome:
         """As long as it is wanted: a stop may come while a model loads."""
-        if self._wanted and self._status.state == "unconfigured":
+        if self._wanted and self._outputs.status.state == "unconfigured":
             self.trigger_configure()
-        if self._wanted and self._status.state == "inactive":
+        if self._wanted and self._outputs.status.state == "inactive":
             self.trigger_activate()
-        driving = self._status.state in ACTIVE
-        return driving, self._status.sentence if self._wanted or driving else "stopped before it drove"
+        status = self._outputs.status
+        driving = status.state in ACTIVE
+        return driving, status.sentence if self._wanted or driving else "stopped before it drove"
 
     def _bring_down(self) -> Outcome:
-        if self._status.state in ACTIVE:
+        if self._outputs.status.state in ACTIVE:
             self._stopping = True  # a start that has come meanwhile stays wanted
             self.trigger_deactivate()
             self._stopping = False
-        return True, self._status.sentence
+        return True, self._outputs.status.sentence
 
-    # Inputs, in the executor's thread.
+    # What the swapper wants, in its thread.
 
-    def _subscribe(self, spec: ModelSpec) -> None:
-        self._inputs = [self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES_SUB)]
-        for name in spec.cameras:
-            topic, callback = f"camera/{name}/image_raw/compressed", partial(self._on_frame, name)
-            self._inputs.append(self.create_subscription(CompressedImage, topic, callback, qos.CAMERA_SUB))
+    def settings(self) -> Settings:
+        """See `Host`."""
+        return self._settings
 
-    def _on_frame(self, camera: str, message: CompressedImage, info: dict[str, int]) -> None:
-        self._inbox.put_frame(camera, messages.to_frame(message, info, self._clocks.now()))
+    def settle(self) -> None:
+        """See `Host`."""
+        self.in_background(lambda: None).result()
 
-    def _on_joints(self, message: JointState) -> None:
-        self._inbox.put_joints(messages.to_joints(message, self._clocks.now()))
+    def told(self, swap: Swap) -> None:
+        """See `Host`."""
+        self._say(**swap.values())
+
+    def see(self, *specs: ModelSpec) -> None:
+        """See `Host`."""
+        cameras = {name for spec in specs for name in spec.cameras}
+        self._inputs.listen(cameras)
+        self._inputs.only(cameras)
+
+    def runs(self, loaded: Loaded | None) -> None:
+        """See `Host`."""
+        if loaded is None:
+            self._settable.set(model=self._settings.model, prompt=self._settings.prompt)
+            return
+        self._settings = settings = replace(self._settings, model=loaded.model, prompt=loaded.settings.prompt)
+        prompt = self._inbox.prompt(loaded.prompt)
+        note = loaded.objection_to(prompt)
+        self._say(
+            active_model=loaded.spec.label,
+            model=settings.model,
+            server=settings.server,
+            prompt=prompt,
+            prompt_note=note,
+        )
+        self._settable.set(model=settings.model, prompt=settings.prompt)
+
+    def configure(self, loaded: Loaded) -> bool:
+        """See `Host`."""
+
+        def transit() -> bool:
+            self._prepared = loaded
+            if self._outputs.status.state == "unconfigured":
+                self.trigger_configure()
+            self._bring_up()
+            taken, self._prepared = self._engine.loaded is loaded, None
+            return taken
+
+        return bool(self.in_background(transit).result())
+
+    def warn(self, text: str) -> None:
+        """See `Host`."""
+        self._say(reason=text)
+        self.get_logger().error(text)
+
+    def log(self, text: str) -> None:
+        """See `Host`."""
+        self.get_logger().warning(text)
+
+    # Topics, in the executor's thread.
 
     def _on_prompt(self, message: String) -> None:
-        self._inbox.put_prompt(message.data)
+        loaded = self._engine.loaded
+        self._outputs.prompted(message.data, "" if loaded is None else loaded.objection_to(message.data))
+        self._inputs.put_prompt(message.data)
         self._engine.poke()
-        self._say(prompt=message.data)
-
-    def _on_driver_latency(self, message: DiagnosticStatus) -> None:
-        if (stamp_ns := self._meter.add_report(diagnostics.values(message))) is not None:
-            self._inbox.put_report(stamp_ns)
-
-    def _judge_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        reasons = [objection(parameter.name, parameter.value, self._status.active_model) for parameter in parameters]
-        return SetParametersResult(successful=not any(reasons), reason="; ".join(filter(None, reasons)))
-
-    # The control loop's outlet, in its thread.
-
-    def command(self, plan: Plan, stamp_ns: int) -> None:
-        """Publish a plan; its points' times count from the stamp in the header."""
-        if self.context.ok() and self._engine.spec is not None:
-            self._trajectories.publish(messages.from_plan(plan, stamp_ns, self._engine.spec.joint_names))
-
-    def chunk_done(self, timing: ChunkTiming, gap_s: float) -> None:
-        """Count a chunk and publish its stages."""
-        self._meter.add(timing)
-        self._counts = self._counts.with_chunk(gap_s)
-        if self.context.ok():
-            self._latencies.publish(self._report("latency", True, "", timing.values()))
-
-    def driving(self, spec: ModelSpec) -> None:
-        """Say that it drives."""
-        self._say(state="driving", active_model=spec.label)
-        self.get_logger().info(f"driving {spec.label}")
-
-    def holding(self, reason: str) -> None:
-        """Say that it holds, and why."""
-        self._counts = self._counts.with_hold()
-        self._say(state=HOLDING, reason=reason)
-        self.get_logger().warning(f"holding: {reason}")
-
-    def crashed(self, error: Exception) -> None:
-        """Keep the defect for the executor, which ends the process with it."""
-        self._defect = error
-
-    # Reports.
-
-    def _say(self, **changes: str) -> None:
-        """Change the status and publish it."""
-        with self._saying:
-            self._status = status = replace(self._status, **changes)
-            if not self.context.ok():
-                return
-            if self.get_parameter(ACTIVE_MODEL).value != status.active_model:
-                self.set_parameters([Parameter(ACTIVE_MODEL, value=status.active_model)])
-            self._statuses.publish(self._report("", status.is_well, status.sentence, asdict(status)))
 
     def _on_diagnostics(self) -> None:
-        if self._defect is not None:
-            raise self._defect
+        if self._outputs.defect is not None:
+            raise self._outputs.defect
         due, self._try_again = self._try_again, False
         if due and self._wanted:
             self.in_background(self._bring_up)
-        summaries, status = self._meter.summaries(), self._status
-        latency = self._report("latency", *verdict(summaries), flatten(summaries))
-        chunks = self._report("chunks", status.is_well, status.sentence, asdict(self._counts))
-        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), [latency, chunks]))
+        self._outputs.diagnose()
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from vla_core.errors import ConfigError
@@ -39,28 +40,48 @@ class Rhythm:
                 "between longer periods the arm would stand still"
             )
 
-    def due_ns(self, asked_ns: int, plan_end_ns: int, turnaround_s: float) -> int:
+    def due_ns(self, asked_ns: int, plan_end_ns: int, turnaround_s: float, reserve_s: float = 0.0) -> int:
         """When the next request is due, monotonic.
 
         Args:
             asked_ns: when the last one was made.
             plan_end_ns: when the plan in force ends.
             turnaround_s: how long it takes from due to command.
+            reserve_s: what else must fit before the plan ends: asking another server, should this one fail.
         """
+        latest_ns = plan_end_ns - round((turnaround_s + reserve_s + MARGIN_S) * NS_PER_S)
         if self.request_period_s > 0:
-            return asked_ns + round(self.request_period_s * NS_PER_S)
-        return plan_end_ns - round((turnaround_s + MARGIN_S) * NS_PER_S)
+            period_ns = asked_ns + round(self.request_period_s * NS_PER_S)
+            return min(period_ns, latest_ns) if reserve_s else period_ns
+        return latest_ns
 
 
 class Turnaround:
     """How long it takes from a request that is due to its command: rises at once, falls slowly."""
 
-    def __init__(self) -> None:
-        self.seconds = FIRST_TURNAROUND_S
+    def __init__(self, first_s: float = FIRST_TURNAROUND_S) -> None:
+        self.seconds = first_s
 
     def add(self, seconds: float) -> None:
         """One more measurement."""
         self.seconds = max(seconds, self.seconds + FORGET * (seconds - self.seconds))
+
+
+class Crashes:
+    """Whether a server fails so often that trying again is no cure. Times are monotonic, ns."""
+
+    MANY = 3
+    """One crash is an accident, and the next may follow from it."""
+    WINDOW_S = 120.0
+    """Three times the pauses between attempts, and a model that loads for half a minute."""
+
+    def __init__(self) -> None:
+        self._times_ns: deque[int] = deque(maxlen=self.MANY)
+
+    def add(self, now_ns: int) -> bool:
+        """It failed once more; whether that is too often."""
+        self._times_ns.append(now_ns)
+        return len(self._times_ns) == self.MANY and now_ns - self._times_ns[0] <= self.WINDOW_S * NS_PER_S
 
 
 class Backoff:

@@ -36,10 +36,12 @@ class ChunkTiming:
     Attributes:
         stamp_ns: the trajectory's header stamp, by which the arm driver names it too.
         stages_ms: stage to duration, up to the command's publication; they add up to `total_ms`.
+        prompt_ms: from a new prompt's arrival to the publication, where this chunk is the first that follows it.
     """
 
     stamp_ns: int
     stages_ms: Mapping[str, float]
+    prompt_ms: float | None = None
 
     @property
     def total_ms(self) -> float:
@@ -49,7 +51,8 @@ class ChunkTiming:
     def values(self) -> dict[str, object]:
         """Key-value pairs of the message on `~/latency`; `age_ms` is the chunk's age when it was commanded."""
         stages: dict[str, object] = {f"{name}_ms": value_ms for name, value_ms in self.stages_ms.items()}
-        return stages | {"stamp_ns": self.stamp_ns, "age_ms": self.total_ms}
+        values = stages | {"stamp_ns": self.stamp_ns, "age_ms": self.total_ms}
+        return values if self.prompt_ms is None else values | {"prompt_ms": self.prompt_ms}
 
 
 def account(snapshot: Snapshot, answer: Answer, marks: Marks, stamp_ns: int, stamp_mono_ns: int) -> ChunkTiming:

@@ -19,8 +19,15 @@ class PolicyStatus:
         model: what the parameter `model` asks for.
         server: `local` or an address.
         prompt: the instruction in force.
+        prompt_target: what it was taken for; empty where it was not understood, or the model reads the text itself.
+        prompt_phrase, prompt_similarity: the nearest phrase that the model knows, and how near that is, up to 1.
+        prompt_note: what people should know who send prompts: that the model does not listen, say.
         stage: of a swap of models; empty where none is under way.
         request_id: of the swap that was asked for last.
+        outcome: how that ended; empty while it is under way.
+        outcome_reason: why it ended so.
+        passing: `true` where it was refused for what may be over later.
+        timeline: JSON: stage to seconds since the request.
         reason: why it holds, or why it refused; of the last time where it drives again.
     """
 
@@ -29,9 +36,17 @@ class PolicyStatus:
     model: str = ""
     server: str = ""
     prompt: str = ""
+    prompt_target: str = ""
+    prompt_phrase: str = ""
+    prompt_similarity: str = ""
+    prompt_note: str = ""
     stage: str = ""
     request_id: str = ""
     reason: str = ""
+    outcome: str = ""
+    outcome_reason: str = ""
+    passing: str = "false"
+    timeline: str = "{}"
 
     @property
     def is_well(self) -> bool:

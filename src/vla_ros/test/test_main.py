@@ -16,7 +16,7 @@ NODE = textwrap.dedent(
     from rclpy.node import Node
     from std_msgs.msg import String
     from vla_core.errors import ConfigError
-    from vla_ros.main import run
+    from vla_ros.main import Exit, run
 
     class Talker(Node):
         def __init__(self):
@@ -27,7 +27,12 @@ NODE = textwrap.dedent(
                 raise ZeroDivisionError
             self.publisher = self.create_publisher(String, "words", 10)
             self.create_timer(600.0, lambda: None)  # nothing happens for a long time
+            if "exit" in sys.argv:
+                self.create_timer(0.01, self.leave)
             print("ready", flush=True)
+
+        def leave(self):
+            raise Exit("the nucleus is gone", 7)
 
         def destroy_node(self):
             self.publisher.publish(String(data="goodbye"))  # raises once the context has ended
@@ -71,3 +76,9 @@ def test_a_defect_leaves_its_traceback_and_code_1() -> None:
     _, errors = (process := start("defect")).communicate(timeout=20)
     assert "ZeroDivisionError" in errors
     assert process.returncode == 1
+
+
+def test_a_callback_ends_the_node_in_good_order_with_a_code_of_its_own() -> None:
+    output, errors = (process := start("exit")).communicate(timeout=20)
+    assert (output, errors) == ("ready\nlast word said\n", "error: the nucleus is gone\n")
+    assert process.returncode == 7

@@ -53,6 +53,9 @@ def run(
                 executor.spin_once()
         except ExternalShutdownException:
             pass  # somebody called rclpy.shutdown()
+        except Exit as end:
+            _refuse(end)
+            return end.code
         except EvergreenError as error:
             return _refuse(error)
         finally:
@@ -81,6 +84,14 @@ def _init(args: Sequence[str] | None) -> None:
 def _refuse(error: EvergreenError) -> int:
     print(f"error: {error}", file=sys.stderr, flush=True)
     return EXIT_CONFIG
+
+
+class Exit(EvergreenError):  # noqa: N818  reads as what it is
+    """Raised in a callback: end the node in good order, with this exit code and one line that says why."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StopRequest:

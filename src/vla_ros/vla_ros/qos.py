@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 
@@ -27,6 +29,9 @@ TRAJECTORY = _keep_last(10, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATIL
 STATUS = _keep_last(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 """Whoever comes late must learn the present state."""
 
+POLICY_STATUS = _keep_last(10, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+"""As STATUS; the stages of a swap follow each other within milliseconds, and whoever asked must hear the outcome."""
+
 PROMPT = _keep_last(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
 """Not latched: a prompt that outlives its speaker would surprise the next model."""
 
@@ -35,3 +40,17 @@ DIAGNOSTICS = _keep_last(10, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATI
 
 LATENCY = _keep_last(50, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
 """One small message a chunk; measurements must not lose samples."""
+
+RECORDING_DEPTH = 30
+"""A second of a camera: a recorder may be held up by a slow disk."""
+
+
+def recording(offered: Sequence[QoSProfile]) -> QoSProfile:
+    """What a recorder asks for, so that it hears all of a topic's publishers and misses as little as they allow."""
+    reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in offered)
+    lasting = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in offered)
+    return _keep_last(
+        RECORDING_DEPTH,
+        ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        DurabilityPolicy.TRANSIENT_LOCAL if lasting else DurabilityPolicy.VOLATILE,
+    )

@@ -21,6 +21,7 @@ ENTRY_POINT_GROUP = "evergreen.backends"
 
 BUILT_IN: Mapping[str, str] = {
     "onnx": "vla_policy.serving.onnx_backend:OnnxBackend",
+    "torch": "vla_policy.serving.torch_backend:TorchBackend",
     "expert": "vla_sim.expert_backend:ExpertBackend",
 }
 """Looked up first: scanning the installed distributions for entry points takes longer than loading a model."""
@@ -81,11 +82,18 @@ def load_backend(folder: Path | None, name: str = "", threads: int = 0) -> Backe
     Raises:
         EvergreenError: no such backend, or it cannot load the model.
     """
-    if not name:
-        if folder is None:
+    threads = threads or default_threads()
+    if folder is None:
+        if not name:
             raise ConfigError("give a model folder or the name of a backend")
-        name = manifests.load(folder).backend
-    return _factory(name)(folder, threads=threads or default_threads())
+        return _factory(name)(None, threads=threads)
+    manifest = manifests.load(folder)
+    backend = _factory(name or manifest.backend)(folder, threads=threads)
+    if manifest.prompt_encoder is None:
+        return backend
+    from vla_policy.serving.listening import listen_before  # noqa: PLC0415  imports ONNX Runtime
+
+    return listen_before(backend, folder, manifest)
 
 
 def _factory(name: str) -> BackendFactory:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vla_core import wire
 from vla_core.errors import WireError
+from vla_core.prompt_phrases import Match
 from vla_policy.serving.address import Address
 from vla_policy.serving.channel import Channel, Late, open_socket
 from vla_policy.serving.errors import ServerFailedError
@@ -39,12 +40,15 @@ class Answer:
         stamp_ns: system time of what the policy looked at, where that was newer than the observation.
         round_trip_ms: from the first byte sent to the last received.
         timing: the server's own account, ms; `infer_ms` among it.
+        match: what the prompt was taken for, where the server compares it with known phrases. One that is not
+            understood is answered with no actions.
     """
 
     actions: NDArray[np.float64]
     round_trip_ms: float
     stamp_ns: int | None = None
     timing: Mapping[str, float] = field(default_factory=dict)
+    match: Match | None = None
 
     @property
     def infer_ms(self) -> float:
@@ -132,6 +136,7 @@ def _parse(message: Mapping[Any, Any], round_trip_ms: float, actions_key: str) -
         round_trip_ms=round_trip_ms,
         stamp_ns=_stamp(message.get("stamp_ns")),
         timing=_timing(message.get("server_timing")),
+        match=Match.from_wire(message.get("prompt")),
     )
 
 

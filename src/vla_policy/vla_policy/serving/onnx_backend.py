@@ -1,7 +1,8 @@
 """Runs a self-contained ONNX graph with ONNX Runtime on the CPU.
 
 The graph takes `observation.images.<camera>` `(1, h, w, 3)` uint8 RGB for each camera and `observation.state`
-`(1, dof)` float32 rad, and gives `action` `(1, horizon, dof)` float32 rad: normalisation is inside.
+`(1, dof)` float32 rad, where a prompt drives it also `observation.environment_state` `(1, dim)` float32, and gives
+`action` `(1, horizon, dof)` float32 rad: normalisation is inside.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from vla_core import manifest as manifests
+from vla_core.checkpoint import WEIGHTS_FILE
 from vla_core.errors import ManifestError, ModelError, WireError
 from vla_core.manifest import Manifest
 from vla_core.metadata import describe
-from vla_core.observation import IMAGE_KEY, STATE_KEY
+from vla_core.observation import ENVIRONMENT_KEY, IMAGE_KEY, STATE_KEY
 from vla_core.pipeline import PIPELINE_ID
+from vla_policy.serving.onnx_graph import load_graph, reads_checkpoint
 
 GRAPH_FILE = "policy.onnx"
 OUTPUT = "action"
 _ONNX_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-_LOG_ERRORS_ONLY = 3
 
 Wanted = dict[str, tuple[tuple[int, ...], str]]
 """Input name to shape without the batch, and numpy type."""
@@ -46,7 +48,7 @@ class OnnxBackend:
         self._manifest = _checked_manifest(folder)
         self._wanted = _wanted(self._manifest)
         path = folder / GRAPH_FILE
-        self._graph = _load(path, threads)
+        self._graph = load_graph(path, threads)
         _check_inputs(path, self._graph, self._wanted)
         self._warm(path)
 
@@ -95,8 +97,16 @@ def _checked_manifest(folder: Path) -> Manifest:
     if manifest.n_obs_steps != 1:
         raise ModelError(f"{folder} looks at {manifest.n_obs_steps} past observations; backend 'onnx' keeps none")
     # Only what is loaded here: a checkpoint of other backends beside it would double the time to the first action.
-    manifests.verify(folder, replace(manifest, files={GRAPH_FILE: manifest.files[GRAPH_FILE]}))
+    _verify(folder, manifest, GRAPH_FILE)
+    if reads_checkpoint(folder / GRAPH_FILE):
+        _verify(folder, manifest, WEIGHTS_FILE)
     return manifest
+
+
+def _verify(folder: Path, manifest: Manifest, name: str) -> None:
+    if name not in manifest.files:
+        raise ManifestError(f"{folder}: its manifest lists no {name}, which {GRAPH_FILE} reads: export it again")
+    manifests.verify(folder, replace(manifest, files={name: manifest.files[name]}))
 
 
 def _wanted(manifest: Manifest) -> Wanted:
@@ -104,20 +114,9 @@ def _wanted(manifest: Manifest) -> Wanted:
         IMAGE_KEY + name: ((size.height, size.width, 3), "uint8") for name, size in manifest.cameras.items()
     }
     wanted[STATE_KEY] = ((manifest.dof,), "float32")
+    if manifest.prompt_encoder is not None:
+        wanted[ENVIRONMENT_KEY] = ((manifest.prompt_encoder.dim,), "float32")
     return wanted
-
-
-def _load(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _LOG_ERRORS_ONLY
-    # Idle threads must sleep: the arm and the cameras share these cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors share no base
-        raise ModelError(f"{path} is no ONNX graph that this machine can run: {error}") from error
 
 
 def _check_inputs(path: Path, graph: onnxruntime.InferenceSession, wanted: Wanted) -> None:
@@ -127,7 +126,8 @@ def _check_inputs(path: Path, graph: onnxruntime.InferenceSession, wanted: Wante
             f"{path} lacks the input {', '.join(missing)} that its manifest implies; it has {', '.join(inputs)}"
         )
     if unknown := [name for name in inputs if name not in wanted]:
-        raise ModelError(f"{path} wants {', '.join(unknown)}, which its manifest does not list; add the camera there")
+        cure = "name the prompt_encoder" if ENVIRONMENT_KEY in unknown else "add the camera"
+        raise ModelError(f"{path} wants {', '.join(unknown)}, which its manifest does not list; {cure} there")
     for name, (shape, dtype) in wanted.items():
         got_shape, got_type = inputs[name]
         fits = len(got_shape) == len(shape) + 1 and all(

@@ -72,6 +72,7 @@ class PolicyService:
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
             close_timeout=CLOSE_TIMEOUT_S,
+            ping_timeout=None,  # a client that holds a session in reserve reads nothing, maybe for minutes
             process_request=self._admit,
             logger=logging.getLogger("policy_server.websockets"),
         ):

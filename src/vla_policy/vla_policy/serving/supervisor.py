@@ -6,6 +6,7 @@ without doing so, it follows by itself (`--parent-pid`). Its output is passed on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -113,6 +114,12 @@ class ServerProcess:
                 )
             if cancelled.wait(HEALTH_POLL_S):
                 raise ServerUnavailableError("loading was cancelled")
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it has ended, or does soon."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.alive
 
     def obituary(self) -> ModelError | ServerUnavailableError:
         """Why it ended, as an error to raise."""
