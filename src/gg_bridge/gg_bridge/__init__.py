@@ -1,0 +1,1 @@
+"""Lets AWS IoT Greengrass replace the model that a robot runs."""
