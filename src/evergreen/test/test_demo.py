@@ -20,7 +20,7 @@ def jpeg(shade: int) -> bytes:
     return encode_jpeg(np.full((120, 160, 3), shade, np.uint8))
 
 
-def write_model(folder: Path, name: str, success: dict | None) -> None:
+def write_model(folder: Path, name: str, success: dict | None, prompt: str = "put the black cube on the spot") -> None:
     (folder / name).mkdir()
     manifest.write(
         folder / name,
@@ -30,6 +30,7 @@ def write_model(folder: Path, name: str, success: dict | None) -> None:
             policy_type="act",
             backend="onnx",
             joint_names=SO101_JOINTS,
+            prompt=prompt,
             provenance={} if success is None else {"success": success},
         ),
     )
@@ -44,6 +45,7 @@ def test_auto_takes_the_expert_until_a_model_beats_one_half(tmp_path: Path) -> N
     write_model(tmp_path, "good", {"episodes": 100, "successes": 51})
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{")
+    write_model(tmp_path, "perfect", {"episodes": 100, "successes": 100}, "put the white cube on the spot")
     assert models.choose(models.AUTO, tmp_path).folder.name == "good"
 
 

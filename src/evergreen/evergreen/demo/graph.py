@@ -53,6 +53,8 @@ class Graph:
         policy_reason: why the policy holds or refused, in its own words.
         active_model: label of the model that drives, empty while none does.
         policy_state: lifecycle state as the policy reports it.
+        prompt: the instruction in force.
+        prompt_target: what the policy took it for; empty where it does not say.
         joints: newest joint positions by name, rad.
     """
 
@@ -62,6 +64,8 @@ class Graph:
     policy_reason: str = ""
     active_model: str = ""
     policy_state: str = ""
+    prompt: str = ""
+    prompt_target: str = ""
     joints: dict[str, float] = field(default_factory=dict)
     _cameras: dict[str, _Camera] = field(default_factory=dict)
     _totals: dict[int, float] = field(default_factory=dict)

@@ -12,6 +12,8 @@ from vla_core.manifest import Manifest
 
 AUTO = "auto"
 EXPERT = "expert"
+TARGET = "black"
+"""The cube that the demo is about unless somebody names a model."""
 BETTER_THAN = 0.5
 """A learned model takes over from the scripted expert once it succeeds more often than not."""
 
@@ -39,7 +41,8 @@ def measured_success(model: Manifest) -> tuple[int, int] | None:
 def choose(wanted: str, folder: Path) -> Choice:
     """Find `wanted` (`auto`, a name below `folder`, or a path).
 
-    `auto` takes the learned model with the best measured success, if it is above one half, else the expert.
+    `auto` takes the learned model with the best measured success with the black cube, if it is above one half, else the
+    expert.
 
     Raises:
         ConfigError: there is no such model; the message lists those that there are.
@@ -66,7 +69,7 @@ def _best(folder: Path) -> Choice:
         except ManifestError:
             continue  # a broken neighbour is no reason not to run a sound one
         success = measured_success(model)
-        if name != EXPERT and success is not None:
+        if name != EXPERT and success is not None and TARGET in model.prompt.lower():
             rated.append((success[0] / success[1], name, model))
     best = max(rated, default=None, key=lambda entry: entry[:2])
     if best and best[0] > BETTER_THAN:

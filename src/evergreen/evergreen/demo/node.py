@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import ssl  # noqa: F401  before rclpy: otherwise two versions of OpenSSL may clash
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -38,13 +34,14 @@ class DemoNode(Node):
         self._filmed = frozenset(filmed)
         self._stills: dict[str, Subscription] = {}
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
-        self.create_subscription(DiagnosticStatus, "policy/status", self._on_policy_status, qos.STATUS)
+        self.create_subscription(DiagnosticStatus, "policy/status", self._on_policy_status, qos.POLICY_STATUS)
         self.create_subscription(DiagnosticStatus, "policy/latency", self._on_policy_latency, qos.LATENCY)
         self.create_subscription(DiagnosticStatus, "arm_controller/latency", self._on_arm_latency, qos.LATENCY)
         self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES_SUB)
         for camera in filmed:
             self._watch(camera, film=True)
         self._trajectory = self.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", qos.TRAJECTORY)
+        self._prompts = self.create_publisher(String, "prompt", qos.PROMPT)
         self._configure = self.create_client(ChangeState, "policy/change_state")
         self._triggers = {name: self.create_client(Trigger, f"policy/{name}") for name in ("start", "stop")}
 
@@ -80,6 +77,10 @@ class DemoNode(Node):
         message.points = [point]
         self._trajectory.publish(message)
 
+    def say(self, prompt: str) -> None:
+        """Give the policy another instruction."""
+        self._prompts.publish(String(data=prompt))
+
     def photograph(self, cameras: Sequence[str]) -> None:
         """Take one picture with every camera that is not filmed anyway."""
         for camera in cameras:
@@ -111,6 +112,7 @@ class DemoNode(Node):
         self._graph.policy_reason = found.get("reason", "")
         self._graph.active_model = found.get("active_model", "")
         self._graph.policy_state = found.get("state", "")
+        self._graph.prompt, self._graph.prompt_target = found.get("prompt", ""), found.get("prompt_target", "")
 
     def _on_policy_latency(self, message: DiagnosticStatus) -> None:
         self._graph.on_policy_latency(values(message))
@@ -123,28 +125,3 @@ class DemoNode(Node):
 
     def _on_frame(self, camera: str, film: bool, message: CompressedImage) -> None:
         self._graph.on_frame(camera, to_ns(message.header.stamp), bytes(message.data), film=film)
-
-
-@contextmanager
-def spinning(graph: Graph, filmed: Sequence[str]) -> Iterator[DemoNode]:
-    """The demo's node, spinning in a thread of its own; signals stay the caller's."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = DemoNode(graph, filmed)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-
-    def spin() -> None:
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
-
-    thread = threading.Thread(target=spin, name="ros", daemon=True)
-    thread.start()
-    try:
-        yield node
-    finally:
-        executor.shutdown(timeout_sec=2.0)
-        thread.join(timeout=2.0)
-        node.destroy_node()
-        rclpy.try_shutdown()

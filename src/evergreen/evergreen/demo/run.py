@@ -1,115 +1,38 @@
-"""The demo's composition root: claims a domain and ports, launches the graph, plays, writes the files."""
+"""The demo's composition root: launches the graph, plays, writes the files."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from evergreen.demo import models, pictures
+from evergreen.demo import models, pictures, stage
 from evergreen.demo.graph import Graph
-from evergreen.demo.resources import cannot_write, exclusive, free_domain, free_port, private_folder, writing
+from evergreen.demo.log import Log
+from evergreen.demo.prompts import PromptLine, asked_for
+from evergreen.demo.resources import exclusive, writing
 from evergreen.demo.results import MIN_REALTIME_FACTOR, Results
 from evergreen.demo.screen import Screen, score
-from evergreen.demo.session import POLL_S, START_TIMEOUT_S, DemoError, Plan, Session
-from evergreen.launch.events import Event, Exited, Output, Respawning
+from evergreen.demo.session import Plan, Session
 from evergreen.launch.expand import make_plan
 from evergreen.launch.launcher import Launcher
 from evergreen.launch.packages import find_launch_file
 from vla_core.latency import LINE_MS, summarise
-from vla_core.runtime import run_dir
-
-if TYPE_CHECKING:
-    from vla_sim.control import SimClient
-
-TARGET = "black"
-FILMED = ("front", "front_left")
-"""The model's own view, and one from which a person sees the grasp."""
-TAIL_LINES = 15
-"""Of a process's last words, from which the reason is taken when it dies."""
-HOPELESS_ENDS = 3
-"""A process that ends as often does not come up: say so at once instead of waiting."""
+from vla_sim.targets import CUBES
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user asked for; see `evergreen demo --help`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(stage.Common):
+    """What the user asked for."""
 
     episodes: int
-    seed: int
     policy: str
-    models: Path
-    out: Path
-    time_limit_s: float
-    size: tuple[int, int]
-    fps: float
-    video: bool
-    verbose: bool
-
-
-class Log:
-    """Keeps what the nodes wrote in a file, and the first reason why the graph broke down.
-
-    A file that cannot be written is such a reason: the results would have no room either.
-    """
-
-    def __init__(self, path: Path, console: Console, *, verbose: bool) -> None:
-        """Begin the file; ConfigError where it cannot be written."""
-        self._path = path
-        with writing(path):
-            self._stream = path.open("w", encoding="utf-8", buffering=1)
-            self._stream.write(f"ROS_DOMAIN_ID={os.environ.get('ROS_DOMAIN_ID', '0')}\n")
-        self._console = console
-        self._verbose = verbose
-        self._tail: dict[str, list[str]] = {}
-        self._ends: Counter[str] = Counter()
-        self.failure: str | None = None
-
-    def __call__(self, event: Event) -> None:
-        """Take one event of the launcher."""
-        if isinstance(event, Output):
-            self._write(f"[{event.process}] {event.line}")
-            tail = self._tail.setdefault(event.process, [])
-            tail.append(event.line)
-            del tail[:-TAIL_LINES]
-        elif isinstance(event, Exited):
-            self._write(f"[{event.process}] ended with code {event.code}")
-            if not event.expected:
-                self._ends[event.process] += 1
-                self.failure = self.failure or self._last_words(event)
-        elif isinstance(event, Respawning) and self._ends[event.process] < HOPELESS_ENDS:
-            self.failure = None  # it gets another chance
-
-    @property
-    def restarts(self) -> int:
-        """How often a process ended though nobody had asked it to."""
-        return self._ends.total()
-
-    def close(self) -> None:
-        """Close the file."""
-        with contextlib.suppress(OSError):  # what could not be written has been reported
-            self._stream.close()
-
-    def _write(self, line: str) -> None:
-        try:
-            self._stream.write(line + "\n")
-        except OSError as error:
-            self.failure = cannot_write(self._path, error)
-        if self._verbose:
-            self._console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
-
-    def _last_words(self, event: Exited) -> str:
-        tail = [line for line in self._tail.get(event.process, ()) if line.strip()]
-        errors = [line for line in tail if "error" in line.lower()]
-        said = (errors or tail or ["it said nothing"])[-1].strip()
-        return f"{event.process} ended with code {event.code}: {said}"
+    variety: str = "plain"
+    prompt: str = ""
 
 
 def run(options: Options, console: Console) -> Results:
@@ -121,36 +44,24 @@ def run(options: Options, console: Console) -> Results:
     """
     choice = models.choose(options.policy, options.models)
     with exclusive(options.out):
-        with free_domain() as domain, private_folder(run_dir()) as folder:
-            os.environ["ROS_DOMAIN_ID"] = str(domain)
-            os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        with stage.claimed() as folder:
             console.print(f"policy {choice.manifest.label} ({choice.reason}), output in {options.out}", highlight=False)
-            arguments = _arguments(options, choice, folder)
+            arguments = stage.arguments(folder, options.seed, choice.folder, options.size, options.fps)
+            arguments["prompt"] = options.prompt
             results, graph = _play(options, choice, arguments, folder, console)
         with writing(options.out):
             _write(options, results, graph, console)
     return results
 
 
-def _arguments(options: Options, choice: models.Choice, folder: Path) -> dict[str, str]:
-    width, height = options.size
-    return {
-        "run_dir": str(folder),
-        "http_port": str(free_port()),
-        "seed": str(options.seed),
-        "model": str(choice.folder.absolute()),
-        "width": str(width),
-        "height": str(height),
-        "fps": f"{options.fps:g}",
-        "autostart": "false",
-    }
-
-
 def _play(
     options: Options, choice: models.Choice, arguments: Mapping[str, str], folder: Path, console: Console
 ) -> tuple[Results, Graph]:
-    from evergreen.demo.node import spinning  # noqa: PLC0415  rclpy is slow to import, and `--help` needs none of it
+    from evergreen.demo.node import DemoNode  # noqa: PLC0415  rclpy is slow to import, and `--help` needs none of it
+    from vla_ros.spinning import spinning  # noqa: PLC0415  as above
 
+    target = asked_for(choice, options.prompt)
+    listens = choice.manifest.prompt_encoder is not None
     plan = make_plan(find_launch_file("evergreen_bringup", "demo.launch.xml"), arguments)
     log = Log(options.out / "demo.log", console, verbose=options.verbose)
     graph = Graph()
@@ -158,19 +69,21 @@ def _play(
     with contextlib.ExitStack() as stack:
         stack.callback(log.close)
         stack.enter_context(Launcher(plan, on_event=log))
-        robot = stack.enter_context(spinning(graph, FILMED))
+        robot = stack.enter_context(spinning(lambda: DemoNode(graph, stage.FILMED)))
         screen = stack.enter_context(Screen(console))
-        simulation = stack.enter_context(_connect(folder / "simulator.sock", lambda: log.failure))
+        simulation = stack.enter_context(stage.connect(folder / "simulator.sock", lambda: log.failure))
         session = Session(
             Plan(
                 episodes=options.episodes,
                 seed=options.seed,
                 time_limit_s=options.time_limit_s,
-                target=TARGET,
+                target=target,
                 cameras=tuple(simulation.status()["cameras"]),
                 policy=choice.manifest.label,
-                prompt=choice.manifest.prompt,
+                prompt=options.prompt or choice.manifest.prompt,
                 film=options.video,
+                variety=options.variety,
+                cubes=_cubes(options.variety) if listens or target not in CUBES else None,
             ),
             graph,
             robot,
@@ -178,6 +91,8 @@ def _play(
             screen,
             lambda: log.failure,
         )
+        line = stack.enter_context(PromptLine(robot.say))
+        session.typing = line.listens
         session.wait_until_ready()
         screen.say(f"everything is up after {time.monotonic() - began_s:.1f} s")
         episodes = session.play()
@@ -196,20 +111,11 @@ def _play(
     return results, graph
 
 
-def _connect(path: Path, failed: Callable[[], str | None]) -> SimClient:
-    """Wait for the simulator's control socket."""
-    from vla_sim.control import SimClient, SimError  # noqa: PLC0415  the robot's image has no simulator
+def _cubes(variety: str) -> Callable[[int, str], Sequence[str]]:
+    """The cubes of a scene by its seed and by what is asked for."""
+    from vla_sim.casting import names_for  # noqa: PLC0415  loads MuJoCo
 
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while True:
-        if problem := failed():
-            raise DemoError(problem)
-        try:
-            return SimClient(path)
-        except SimError:
-            if time.monotonic() > deadline_s:
-                raise
-        time.sleep(POLL_S)
+    return lambda seed, target: names_for(seed, variety, [target])
 
 
 def _write(options: Options, results: Results, graph: Graph, console: Console) -> None:

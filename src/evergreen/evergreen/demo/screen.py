@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -20,6 +20,7 @@ PLAIN_PERIOD_S = 5.0
 """Between two lines where there is no terminal: a log stays readable."""
 MIN_CAMERA_FPS = 10.0
 REFRESH_HZ = 4
+_HINTS = {False: "Ctrl-C stops everything", True: "type a prompt and Enter; Ctrl-C stops everything"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class View:
     latency: Summary = field(default_factory=lambda: Summary(None, None, None, 0))
     chunk_age_ms: float | None = None
     realtime_factor: float | None = None
+    holds: str = ""
+    typing: bool = False
 
 
 class Screen:
@@ -65,7 +68,11 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def put(self, content: RenderableType) -> None:
+        """A table, or whatever else stays."""
+        self._console.print(content)
 
     def show(self, view: View, now_s: float) -> None:
         """Refresh the panel, or print a line when one is due."""
@@ -115,6 +122,8 @@ def _panel(view: View) -> Panel:
     grid.add_column()
     grid.add_row("now", view.doing)
     grid.add_row("policy", f"{view.policy}  {view.prompt}".rstrip())
+    if view.holds:
+        grid.add_row("holds", Text(view.holds, style="yellow"))
     if view.episodes:
         progress = f"{view.seconds:.1f} of at most {view.time_limit_s:.0f} s"
         grid.add_row("episode", f"{view.episode} of {view.episodes}, {progress}")
@@ -125,7 +134,7 @@ def _panel(view: View) -> Panel:
     if view.realtime_factor is not None:
         slow = view.realtime_factor < MIN_REALTIME_FACTOR
         grid.add_row("real time", Text(f"{view.realtime_factor:.3f}", style="red" if slow else "green"))
-    return Panel(Group(grid, Text(), _cameras(view.camera_fps)), title=view.title, subtitle="Ctrl-C stops everything")
+    return Panel(Group(grid, Text(), _cameras(view.camera_fps)), title=view.title, subtitle=_HINTS[view.typing])
 
 
 def _latency_style(summary: Summary) -> str:

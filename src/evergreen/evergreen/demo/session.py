@@ -29,6 +29,7 @@ HELD_OUT_SEEDS = 1_000_000
 """Recording refuses scenes from here on."""
 LASTING_S = 0.6
 """A cube that rolls off again, or that the leaving hand takes along, was not placed."""
+WRONG_LIFTED = "the wrong cube was lifted"
 MIN_FRESH_CAMERAS_FPS = 1.0
 
 
@@ -39,7 +40,15 @@ class DemoError(EvergreenError):
 class Simulation(Protocol):
     """The simulator's control socket, as far as a demo needs it."""
 
-    def reset(self, seed: int, *, keep_arm: bool = False) -> Mapping[str, Any]:
+    def reset(
+        self,
+        seed: int,
+        *,
+        keep_arm: bool = False,
+        variety: str = "plain",
+        target: str = "black",
+        names: Sequence[str] | None = None,
+    ) -> Mapping[str, Any]:
         """Lay out the scene of a seed."""
         ...
 
@@ -84,6 +93,9 @@ class Plan:
     policy: str
     prompt: str
     film: bool = True
+    variety: str = "plain"
+    cubes: Callable[[int, str], Sequence[str]] | None = None
+    """By seed and target, where any colour may be asked for; None for the scenes of models that know one cube."""
 
     def seed_of(self, index: int) -> int:
         """Seed of the scene of episode `index`, from 1: no model has seen it, and neighbouring runs share none."""
@@ -92,7 +104,10 @@ class Plan:
 
 @dataclass(slots=True)
 class Session:
-    """Plays a plan on a running graph. `failed` says why the graph broke down, or None."""
+    """Plays a plan on a running graph.
+
+    `failed` says why the graph broke down, or None; `typing` whether a person may type prompts.
+    """
 
     plan: Plan
     graph: Graph
@@ -100,6 +115,7 @@ class Session:
     simulation: Simulation
     screen: Screen
     failed: Callable[[], str | None]
+    typing: bool = False
     finished: list[Episode] = field(default_factory=list)
     realtime_factor: float | None = None
     realtime_factor_min: float = 1.0
@@ -173,8 +189,10 @@ class Session:
 
     def _play_one(self, index: int) -> Episode:
         seed = self.plan.seed_of(index)
-        self.simulation.reset(seed, keep_arm=True)
-        self._doing = f"the policy moves the {self.plan.target} cube to the spot"
+        scene: dict[str, Any] = {"variety": self.plan.variety, "target": self._target}
+        if self.plan.cubes is not None:
+            scene["names"] = self.plan.cubes(seed, self._target)
+        self.simulation.reset(seed, keep_arm=True, **scene)
         self.graph.caption = f"{self.plan.policy}   episode {index}/{self.plan.episodes}   seed {seed}"
         self._wait(lambda: False, SETTLE_S)  # the cubes come to rest
         self._began_s = time.monotonic()
@@ -184,7 +202,8 @@ class Session:
         succeeded_s: list[float] = []
 
         def done() -> bool:
-            outcome.update(self.simulation.outcome(self.plan.target))
+            self._doing = f"the policy moves the {self._target} cube to the spot"
+            outcome.update(self.simulation.outcome(self._target))
             self._watch_time()
             if outcome["lifted"] and not self._photographed:
                 self._photograph()
@@ -199,7 +218,12 @@ class Session:
         self.graph.recording = False
         simulated_s, monotonic_s = self._simulated_s(), time.monotonic()
         self.realtime_factor = (simulated_s - self._clock[0]) / (monotonic_s - self._clock[1])
-        return Episode(index, seed, success, seconds, _why_not(outcome), float(outcome["distance_m"]))
+        return Episode(index, seed, success, seconds, why_not(outcome), float(outcome["distance_m"]))
+
+    @property
+    def _target(self) -> str:
+        """The cube that the policy is after: a prompt that came meanwhile may have changed it."""
+        return self.graph.prompt_target or self.plan.target
 
     def _simulated_s(self) -> float:
         return float(self.simulation.status()["time_s"])
@@ -242,7 +266,7 @@ class Session:
                 title=f"Evergreen demo, seed {self.plan.seed}",
                 doing=self._doing,
                 policy=self.graph.active_model or self.plan.policy,
-                prompt=self.plan.prompt,
+                prompt=self.graph.prompt or self.plan.prompt,
                 episode=self._index,
                 episodes=self.plan.episodes,
                 seconds=now_s - self._began_s if self.graph.recording else 0.0,
@@ -252,16 +276,19 @@ class Session:
                 latency=self.graph.latency(),
                 chunk_age_ms=None if stamp_ns is None else (time.time_ns() - stamp_ns) / 1e6,
                 realtime_factor=self.realtime_factor,
+                holds=self.graph.policy_reason if self.graph.policy_state == "holding" else "",
+                typing=self.typing,
             ),
             now_s,
         )
 
 
-def _why_not(outcome: Mapping[str, Any]) -> str:
+def why_not(outcome: Mapping[str, Any]) -> str:
+    """What is missing for success; empty where nothing is."""
     if outcome.get("success"):
         return ""
     if outcome.get("wrong_lifted"):
-        return "the wrong cube was lifted"
+        return WRONG_LIFTED
     if not outcome.get("lifted"):
         return "the cube was never lifted"
     if not outcome.get("placed"):

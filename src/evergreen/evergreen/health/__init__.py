@@ -1,0 +1,1 @@
+"""`evergreen health`: whether a running graph is alive."""

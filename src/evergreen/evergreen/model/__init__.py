@@ -1,0 +1,1 @@
+"""`evergreen model`: one module a verb in `verbs/`, each with a `VERB`."""

@@ -1,0 +1,1 @@
+"""`evergreen teach`: a hand shows the arm a motion, and the arm repeats it."""

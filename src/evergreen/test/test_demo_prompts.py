@@ -1,0 +1,66 @@
+"""The line in the demo's terminal: a real terminal, typed into as a person does."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evergreen.demo.models import Choice
+from evergreen.demo.prompts import PromptLine, asked_for
+from vla_core.errors import ConfigError
+from vla_core.joints import SO101_JOINTS
+from vla_core.manifest import Manifest
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_lines_from_a_terminal() -> None:
+    master, slave = pty.openpty()
+    heard: list[str] = []
+    with os.fdopen(slave, "r", encoding="utf-8") as stream, PromptLine(heard.append, stream) as line:
+        assert line.listens
+        os.write(master, "the white one, please\n\n  the därk one  \n".encode())
+        wait_for(lambda: len(heard) == 2)
+        os.write(master, b"\x04")  # Ctrl-D ends the typing, not the demo
+    assert heard == ["the white one, please", "the därk one"]
+    os.close(master)
+
+
+def test_it_ends_while_nobody_types() -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "r", encoding="utf-8") as stream, PromptLine(pytest.fail, stream):
+        pass
+    os.close(master)
+
+
+def test_what_is_no_terminal_is_left_alone() -> None:
+    stream = io.StringIO("the white one\n")
+    with PromptLine(pytest.fail, stream) as line:
+        assert not line.listens
+    assert stream.read() == "the white one\n"
+    stream.close()
+    assert not PromptLine(pytest.fail, stream).listens
+
+
+def choice(policy_type: str) -> Choice:
+    prompt = "put the black cube on the spot"
+    manifest = Manifest("tiny", "1", policy_type, "onnx", SO101_JOINTS, prompt=prompt)
+    return Choice(Path("tiny"), manifest, "test")
+
+
+def test_a_model_that_does_not_listen_is_not_told_anything_else() -> None:
+    assert asked_for(choice("act"), "") == "black"
+    assert asked_for(choice("expert"), "the white cube") == "white"
+    with pytest.raises(ConfigError, match="tiny@1 does not listen: it always does 'put the black cube on the spot'"):
+        asked_for(choice("act"), "the white cube")
