@@ -31,6 +31,7 @@ from evergreen.launch.packages import find_install
 from vla_core import manifest
 from vla_core.joints import SO101_JOINTS
 from vla_core.runtime import run_dir
+from vla_core.signing import KEYS_VARIABLE, REQUIRE_VARIABLE
 
 HERE = Path(__file__).resolve().parents[1]
 URDF = HERE / "urdf/so101.urdf"
@@ -63,7 +64,50 @@ def test_robot_starts_cameras_arm_policy_and_description() -> None:
     assert again == {"/cameras": 2.0, "/policy": 2.0, "/robot_description": 2.0}
     assert {process.respawn_limit for process in plan.processes if process.respawn} == {30}
     assert parameters(plan, "/arm_controller") == {"port": "/dev/so101", "calibration": "/c.json"}
-    assert parameters(plan, "/policy") == {"model": "/models/act", "server": "local", "prompt": "", "autostart": False}
+    expected = {"model": "/models/act", "store": "", "server": "local", "prompt": "", "autostart": False}
+    assert parameters(plan, "/policy") == expected
+
+
+@built
+def test_the_bridge_ends_its_launch_so_that_the_nucleus_starts_it_again() -> None:
+    """A respawned one would keep the token of before, which a restarted nucleus does not know."""
+    plan = make_plan(HERE / "gg_bridge.launch.xml", {"store": "/store", "namespace": "left"})
+    (process,) = plan.processes
+    assert (process.node, process.required, process.respawn) == ("/left/gg_bridge", True, False)
+    assert parameters(plan, "/left/gg_bridge") == {
+        "store": "/store",
+        "policy": "policy",
+        "nucleus": "auto",
+        "defer_limit_s": 300.0,
+        "trusted_keys": "",
+        "require_signature": False,
+    }
+
+
+TRUST = {"trusted_keys": "/etc/evergreen/keys:/k.pub", "require_signature": "true"}
+
+
+@built
+def test_the_bridge_can_be_told_whose_models_it_takes() -> None:
+    """No launch argument reached either parameter, so that signatures could not be required."""
+    plan = make_plan(HERE / "gg_bridge.launch.xml", TRUST)
+    found = parameters(plan, "/gg_bridge")
+    assert (found["trusted_keys"], found["require_signature"]) == ("/etc/evergreen/keys:/k.pub", True)
+
+
+@built
+def test_the_policy_can_be_told_whose_models_it_takes() -> None:
+    """By its environment, which is kept where the arguments say nothing."""
+
+    def trust(arguments: dict[str, str], environment: dict[str, str]) -> tuple[str, ...]:
+        plan = make_plan(HERE / "robot.launch.xml", {**ROBOT, **arguments}, {**os.environ, **environment})
+        (policy,) = (process for process in plan.processes if process.node == "/policy")
+        return tuple(policy.environment.get(name, "") for name in (KEYS_VARIABLE, REQUIRE_VARIABLE))
+
+    nobodys = {KEYS_VARIABLE: "", REQUIRE_VARIABLE: ""}
+    assert trust(TRUST, nobodys) == ("/etc/evergreen/keys:/k.pub", "1")
+    assert trust({}, nobodys) == ("", "")
+    assert trust({}, {KEYS_VARIABLE: "/k.pub", REQUIRE_VARIABLE: "1"}) == ("/k.pub", "1")
 
 
 @built
@@ -154,7 +198,7 @@ def test_the_simulator_starts_where_nobody_chose_a_run_folder(bare: dict[str, st
 
 
 @built
-@pytest.mark.parametrize("name", ["robot.launch.xml", "demo.launch.xml"])
+@pytest.mark.parametrize("name", ["robot.launch.xml", "demo.launch.xml", "gg_bridge.launch.xml"])
 def test_every_argument_is_explained(name: str) -> None:
     assert [argument.name for argument in declared_arguments(HERE / name) if not argument.description] == []
 
