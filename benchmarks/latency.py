@@ -1,7 +1,7 @@
 """From photon to servo: the latency of every action chunk through the whole graph, and the policy server's share alone.
 
     python benchmarks/latency.py --json out/latency.json                 # the best model in models/, in simulation
-    python benchmarks/latency.py --model models/act-black --seconds 60
+    python benchmarks/latency.py --model models/evergreen-black --seconds 60
 
 Starts the demo's graph (simulator, eight cameras, policy, arm), lets the policy drive through fresh scenes, and adds up
 what `policy/latency` and `arm_controller/latency` say of the same chunk. Latency means: from the oldest picture that a
@@ -269,7 +269,7 @@ def main() -> int:
         if not choice.manifest.cameras:
             raise ConfigError(
                 f"model {choice.manifest.label} looks at no picture, so that there is no photon to start from; "
-                "give --model a model with cameras, such as act-black"
+                "give --model a model with cameras, such as evergreen-black"
             )
         result: dict[str, Any] = machine() | {"model": choice.manifest.label, "backend": choice.manifest.backend}
         with free_domain() as domain, private_folder(run_dir()) as folder:

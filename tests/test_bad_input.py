@@ -109,7 +109,7 @@ def test_a_model_that_cannot_run_is_named_with_the_cure(launch: Callable[[str], 
 
 @pytest.mark.sim
 def test_a_demo_of_such_a_model_ends_with_the_same_words(evergreen: Commands, tmp_path: Path) -> None:
-    model = write_model(tmp_path / "ceiling", camera="ceiling")
+    model = write_model(tmp_path / "ceiling", camera="ceiling", prompt="put the black cube on the spot")
     out = tmp_path / "out"
     running = evergreen(["demo", "--policy", model, "--out", out, "--size", "64x48", "--fps", 5], OMP_NUM_THREADS=1)
     assert running.finish(WAIT_S) == 1, running.text()
@@ -210,6 +210,9 @@ def test_a_disk_that_becomes_full_ends_the_demo(tmp_path: Path) -> None:
 def test_results_that_find_no_room_are_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("/dev/full")
     results = Results("expert@1", 1, [], [], {"front": CameraCount(15.0, 0)}, 1.0, realtime_factor_min=1.0)
-    options = demo.Options(1, 1, "expert", tmp_path, tmp_path, 1.0, (320, 240), 15.0, video=False, verbose=False)
+    options = demo.Options(
+        episodes=1, seed=1, policy="expert", models=tmp_path, out=tmp_path, time_limit_s=1.0, size=(320, 240), fps=15.0,
+        video=False, verbose=False,
+    )  # fmt: skip
     with pytest.raises(EvergreenError, match=NO_ROOM), writing(tmp_path):
         demo._write(options, results, Graph(), Console(quiet=True))

@@ -67,8 +67,8 @@ class Robot:
     def is_running(self) -> bool:
         return self.graph is not None and self.graph.process.poll() is None
 
-    def start(self) -> Running:
-        """End the graph that runs, start one as on a real robot, and listen to it."""
+    def start(self, **more: object) -> Running:
+        """End the graph that runs, start one as on a real robot, and listen to it; `more` of its arguments."""
         self.stop()
         arguments = {
             "port": self.hardware.port,
@@ -77,7 +77,7 @@ class Robot:
             "model": self.model,
             "autostart": "true",
             "description": "none",
-        }
+        } | more
         words = [f"{name}:={value}" for name, value in arguments.items()]
         self.watcher.close()
         self.watcher = Watcher(self.domain)

@@ -15,27 +15,42 @@ PACKAGES = {
     "evergreen_bringup": ROOT / "launch",
 }
 ROSDEP_KEYS = {
+    "boto3": "python3-boto3",
+    "cryptography": "python3-cryptography",
     "cv2": "python3-opencv",
+    "jsonschema": "python3-jsonschema",
     "matplotlib": "python3-matplotlib",
     "msgpack": "python3-msgpack",
     "numpy": "python3-numpy",
+    "pandas": "python3-pandas",
     "rich": "python3-rich",
     "serial": "python3-serial",
+    "urllib3": "python3-urllib3",
     "websockets": "python3-websockets",
     "yaml": "python3-yaml",
 }
 """Import names whose rosdep key differs."""
 WITHOUT_KEY = {
+    "awscrt",  # comes with awsiotsdk
+    "awsiot",
+    "botocore",  # comes with boto3
+    "draccus",
     "fast_simplification",
     "imageio_ffmpeg",
     "lerobot",
+    "mcap",
+    "mcap_ros2",
     "mujoco",
     "onnx",
     "onnxruntime",
+    "pyarrow",
     "safetensors",
     "simplejpeg",
+    "tokenizers",
     "torch",
     "torchvision",
+    "transformers",
+    "zstandard",
 }
 """Not in rosdep's index; pyproject.toml and docker/ install them from PyPI."""
 NOT_IMPORTED = {
@@ -43,6 +58,7 @@ NOT_IMPORTED = {
         "launch_ros",  # read the launch files
         "launch_xml",
         "arm_driver",  # started by them
+        "gg_bridge",
         "vla_perception",
         "vla_policy",
         "vla_sim",

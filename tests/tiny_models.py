@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,25 @@ HEIGHT, WIDTH, HORIZON, RATE_HZ, OPEN_LOOP_S = 32, 64, 20, 10.0, 0.5
 RADIUS_RAD, TURN_RAD_S, CENTRE_RAD = 0.3, 0.8, -0.1
 """Two joints go round a circle for ever: 0.24 rad/s. Its centre is not home, so that there is a way to turn."""
 PAN, ROLL = 0, 4
+WORK_SIZE = 1024
+"""One product of such matrices takes 20 to 60 ms."""
 
 
-def write_model(folder: Path, camera: str = "front", **manifest: object) -> Path:
-    """A model that sees `camera` and turns shoulder_pan and wrist_roll round a circle, the rest at home."""
+def write_model(
+    folder: Path,
+    camera: str = "front",
+    *,
+    name: str = "",
+    version: str = "1",
+    ignored: float = 0.0,
+    work: int = 0,
+    **manifest: object,
+) -> Path:
+    """A model that sees `camera` and turns shoulder_pan and wrist_roll round a circle, the rest at home.
+
+    `ignored` times the brightness is added to all of it: NaN spoils it. It multiplies matrices of WORK_SIZE `work`
+    times before it answers. Its name is the folder's unless given.
+    """
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
 
@@ -33,7 +50,8 @@ def write_model(folder: Path, camera: str = "front", **manifest: object) -> Path
         "select": np.eye(6, dtype=np.float32)[[PAN, ROLL]],
         "home": _home(),
         "pixels": np.array([1, 2, 3], np.int64),
-        "nothing": np.array(0.0, np.float32),
+        "nothing": np.array(ignored, np.float32),
+        "work0": np.full((WORK_SIZE, WORK_SIZE), 1 / WORK_SIZE, np.float32) if work else np.zeros((1, 1), np.float32),
     }
     nodes = [
         helper.make_node("Gather", [state, "pair"], ["two"], axis=1),
@@ -47,7 +65,11 @@ def write_model(folder: Path, camera: str = "front", **manifest: object) -> Path
         helper.make_node("Add", ["moving", "home"], ["still"]),
         helper.make_node("Cast", [image], ["picture"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["picture", "pixels"], ["mean"], keepdims=0),
-        helper.make_node("Mul", ["mean", "nothing"], ["ignored"]),
+        helper.make_node("Mul", ["mean", "nothing"], ["spoilt"]),
+        helper.make_node("Add", ["work0", "spoilt"], ["square"]),  # by the picture, or it were worked out beforehand
+        *(helper.make_node("MatMul", [f"work{n}", "square"], [f"work{n + 1}"]) for n in range(work)),
+        helper.make_node("ReduceMax", [f"work{work}"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["most", "spoilt"], ["ignored"]),
         helper.make_node("Add", ["still", "ignored"], ["action"]),
     ]
     graph = helper.make_graph(
@@ -73,8 +95,29 @@ def write_model(folder: Path, camera: str = "front", **manifest: object) -> Path
         "files": manifests.list_files(folder),
     } | manifest
     manifests.write(
-        folder, manifests.Manifest(name=folder.name, version="1", policy_type="act", backend="onnx", **fields)
+        folder,
+        manifests.Manifest(name=name or folder.name, version=version, policy_type="act", backend="onnx", **fields),
     )
+    return folder
+
+
+def with_weights(folder: Path, *, cut_bytes: int = 0) -> Path:
+    """Let a model that multiplies matrices read them from `model.safetensors`, as exported models do.
+
+    The file lacks its last `cut_bytes`, and the manifest says so: whoever compares hashes finds nothing wrong.
+    """
+    onnx = pytest.importorskip("onnx")
+    from safetensors.numpy import save_file  # noqa: PLC0415
+
+    from vla_training.onnx_weights import point_into  # noqa: PLC0415
+
+    graph, weights = onnx.load(folder / "policy.onnx"), folder / "model.safetensors"
+    (matrix,) = [tensor for tensor in graph.graph.initializer if tensor.name == "work0"]
+    save_file({"matrix": onnx.numpy_helper.to_array(matrix)}, weights)
+    assert point_into(graph, weights) > 0
+    onnx.save(graph, folder / "policy.onnx")
+    os.truncate(weights, weights.stat().st_size - cut_bytes)
+    manifests.write(folder, replace(manifests.load(folder), files=manifests.list_files(folder)))
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -39,16 +40,28 @@ class Watcher:
         self._executor.add_node(self._node)
         self.statuses: dict[str, DiagnosticStatus] = {}
         self.policy: dict[str, str] = {}
+        self.bridge: dict[str, str] = {}
         self._history: list[dict[str, str]] = []
+        self.at_once: Callable[[dict[str, str]], None] = lambda _: None
+        """Called with each status of the policy as it comes: a stage may be over within milliseconds."""
         self._node.create_subscription(DiagnosticStatus, "policy/status", self._on_policy, EVERY_STATUS)
+        self._node.create_subscription(DiagnosticStatus, "gg_bridge/status", self._on_bridge, EVERY_STATUS)
         self._node.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
 
     def _on_policy(self, message: DiagnosticStatus) -> None:
         self.policy = diagnostics.values(message)
         self._history.append(self.policy)
+        self.at_once(self.policy)
+
+    def _on_bridge(self, message: DiagnosticStatus) -> None:
+        self.bridge = {**diagnostics.values(message), "sentence": message.message}
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.statuses.update({status.name: status for status in message.status})
+
+    def listen(self, kind: type, topic: str, heard: Callable[[Any], None], profile: QoSProfile) -> None:
+        """Hear another topic as well."""
+        self._node.create_subscription(kind, topic, heard, profile)
 
     def diagnosis(self, name: str) -> tuple[bytes, str]:
         """Level and message of one status; empty where nobody sent it."""
