@@ -447,7 +447,7 @@ class Store:
         return f"staging/{path.name}" if in_staging else f"{path.parent.name}@{path.name}"
 
     def _evict(self, path: Path, trash: list[Path]) -> str:
-        """Put a model or a staging folder into the trash; returns how it is called. StoreBusy where it is held by now."""
+        """Put a model or a staging folder into the trash; returns its name. StoreBusy where it is held by now."""
         what = self._call(path)
         holdable = path.is_dir() and not is_trash(path, self._staging)
         with locks.folder(path, shared=False) if holdable else contextlib.nullcontext():
