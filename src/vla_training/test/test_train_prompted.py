@@ -70,6 +70,18 @@ def test_a_run_makes_a_checkpoint_that_takes_a_prompt(tmp_path, encoder):
     assert not torch.allclose(chunks[0], chunks[1])
 
 
+def test_phase_b_goes_on_with_the_prompts_and_leaves_the_resnet_alone(tmp_path, encoder):
+    config = config_for(tmp_path / "data", encoder, CHANGES)
+    config = replace(config, head=replace(config.end_to_end, precision="bfloat16"), cached_pictures=10)
+    checkpoint = train.Run(config, tmp_path / "run").best()
+    assert checkpoint.name == "B-00002"
+    after, before = (act.load_checkpoint(checkpoint.with_name(name))[0] for name in ("B-00002", "A-00002"))
+    weights = [dict(policy.model.state_dict()) for policy in (after, before)]
+    changed = {key for key, value in weights[0].items() if (value != weights[1][key]).any()}
+    assert not any(key.startswith("backbone.") for key in changed)
+    assert any(key.startswith("encoder_env_state_input_proj.") for key in changed)
+
+
 def test_checkpoints_are_chosen_by_playing_what_they_are_asked(tmp_path, encoder):
     config = config_for(tmp_path / "data", encoder, CHANGES)
     checkpoint = train.Run(config, tmp_path / "run").best()

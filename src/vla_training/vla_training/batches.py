@@ -13,7 +13,7 @@ from vla_sim.scene import CAMERA_ASPECT
 from vla_training import act, dataset
 from vla_training.config import Phase
 from vla_training.onnx_policy import ACTION, STATE
-from vla_training.optimise import Batch, disturb_pictures, disturb_states, generator
+from vla_training.optimise import Batch, arithmetic, disturb_pictures, disturb_states, generator
 
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
@@ -120,7 +120,8 @@ class Batches:
         for variant in range(variants):
             for start in range(0, len(samples), _CACHE_BATCH):
                 rng = generator(self._seed, CACHE + variant, start)
-                found = backbone(self.pictures(samples[start : start + _CACHE_BATCH], phase, rng))["feature_map"]
+                with arithmetic(phase):
+                    found = backbone(self.pictures(samples[start : start + _CACHE_BATCH], phase, rng))["feature_map"]
                 if not len(whole):
                     whole = torch.empty((variants, len(samples), *found.shape[1:]), dtype=torch.float16)
                 whole[variant, start : start + len(found)] = found

@@ -137,8 +137,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if bool(self.prompt_encoder) != bool(self.policy.prompt_dim):
             raise ConfigError("prompt_encoder and policy.prompt_dim go together: name both, or neither")
-        if self.prompt_encoder and self.head:
-            raise ConfigError("phase head works on cached features and knows no prompts; leave it out")
         if not self.data or (self.see and not self.see_data):
             raise ConfigError("data, and with phase see also see_data, must name folders")
 

@@ -50,6 +50,11 @@ class Batch(NamedTuple):
     cubes: Tensor | None = None
 
 
+def arithmetic(phase: Phase) -> torch.autocast:
+    """The context for a phase's forward passes, in its precision."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=phase.precision == "bfloat16")
+
+
 def learning_rate(phase: Phase, step: int) -> float:
     """Warm up linearly, stay, then fall by half a cosine; `step` counts from 0."""
     warm = min(1.0, (step + 1) / max(1, phase.warmup_steps))
@@ -115,7 +120,11 @@ class Trainer:
         self._state_path = folder / f"{name}.state.safetensors"
         self._named = {key: value for key, value in module.named_parameters() if value.requires_grad}
         self._optimiser = torch.optim.AdamW(
-            list(self._named.values()), lr=phase.learning_rate, betas=ADAM_BETAS, weight_decay=phase.weight_decay
+            list(self._named.values()),
+            lr=phase.learning_rate,
+            betas=ADAM_BETAS,
+            weight_decay=phase.weight_decay,
+            fused=True,
         )
         self.average = Average(module, phase.averaging) if phase.averaging else None
         self.progress = Progress()
@@ -150,7 +159,7 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         batch = self._batch_of(self.progress.step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.phase.precision == "bfloat16"):
+        with arithmetic(self.phase):
             loss = self._loss_of(batch)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
