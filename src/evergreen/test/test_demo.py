@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evergreen.demo import models, pictures, resources
+from evergreen.demo.asked import Request, Turn
 from evergreen.demo.graph import Graph
 from evergreen.demo.results import CameraCount, ChunkCounts, ChunkLatency, Episode, Results
 from vla_core import manifest
@@ -139,6 +140,16 @@ def test_pictures_are_pictures(tmp_path: Path) -> None:
     pictures.latency_plot([ChunkLatency(i, 50.0 + i, {"infer": 20.0}) for i in range(5)], tmp_path / "l.png", "t")
     pictures.latency_plot([], tmp_path / "empty.png", "t")
     assert cv2.imread(str(tmp_path / "l.png")) is not None
+
+
+def test_the_strip_has_a_row_for_each_prompt_and_shows_its_time(tmp_path: Path) -> None:
+    shots = [pictures.Shot("left", stamp * 100_000_000, jpeg(10 * stamp), "") for stamp in range(20)]
+    told = [Turn(Request("the white one", "white"), 0.0, 0), Turn(Request("the red one", "red"), 0.9, 900_000_000)]
+    pictures.prompt_strip(shots, told, 1_800_000_000, tmp_path / "strip.png")
+    sheet = cv2.imread(str(tmp_path / "strip.png"))
+    assert sheet.shape == (2 * 120, 4 * 160, 3)
+    shades = sheet[100::120, 80::160, 0]
+    assert np.abs(shades - np.array([[0, 20, 40, 70], [90, 120, 150, 180]])).max() <= 3
 
 
 def test_the_video_plays_as_long_as_the_shots(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from evergreen.demo.asked import Conversation, Request
 from evergreen.demo.models import Choice
 from evergreen.demo.prompts import PromptLine, asked_for
 from vla_core.errors import ConfigError
@@ -64,3 +65,39 @@ def test_a_model_that_does_not_listen_is_not_told_anything_else() -> None:
     assert asked_for(choice("expert"), "the white cube") == "white"
     with pytest.raises(ConfigError, match="tiny@1 does not listen: it always does 'put the black cube on the spot'"):
         asked_for(choice("act"), "the white cube")
+
+
+WHITE, BLACK, RED = (Request(f"the {colour} one", colour) for colour in ("white", "black", "red"))
+
+
+def test_the_plan_goes_on_once_the_arm_has_lifted_what_was_asked_for() -> None:
+    asked = Conversation([WHITE, BLACK, RED], 0)
+    assert asked.next(lifted=False) is None
+    assert asked.next(lifted=True) == "the black one"
+    assert asked.next(lifted=True) is None, "what was said is not in force yet, and it is the white one that is lifted"
+    asked.hear("the black one", "", 2.5, 25)
+    assert (asked.target, asked.excused) == ("black", ("white",))
+    assert asked.next(lifted=False) is None
+    assert asked.next(lifted=True) == "the red one"
+    asked.hear("the red one", "red", 6.0, 60)
+    assert asked.next(lifted=True) is None
+    assert (asked.target, asked.excused) == ("red", ("white", "black"))
+    assert [turn.as_dict() for turn in asked.turns] == [
+        {"prompt": "the white one", "target": "white", "at_s": 0.0},
+        {"prompt": "the black one", "target": "black", "at_s": 2.5},
+        {"prompt": "the red one", "target": "red", "at_s": 6.0},
+    ]
+
+
+def test_what_a_person_types_between_waits_for_its_meaning_and_ends_the_plan() -> None:
+    asked = Conversation([WHITE, BLACK], 0)
+    asked.hear("the white one", "white", 0.1, 1)
+    assert len(asked.turns) == 1
+    asked.hear("sing a song", "", 1.0, 10)
+    assert asked.target == "white"
+    assert asked.next(lifted=True) is None
+    asked.hear("the milky one", "", 2.0, 20)
+    asked.hear("the milky one", "white", 2.1, 21)
+    assert [turn.request.target for turn in asked.turns] == ["white", "", "white"]
+    assert (asked.excused, asked.turns[-1].at_s) == ((), 2.0)
+    assert asked.next(lifted=True) is None

@@ -209,9 +209,9 @@ class SimClient:
         """What `vla_sim.truth.Truth` has, with `stamp_ns`, the system time for which it holds."""
         return self.request("truth")
 
-    def outcome(self, target: str = "black") -> Json:
-        """How the task stands, see `vla_sim.truth.Outcome`."""
-        return self.request("outcome", target=target)
+    def outcome(self, target: str = "black", excused: Sequence[str] = ()) -> Json:
+        """How the task stands, see `vla_sim.truth.Outcome`; `excused` cubes may have been moved."""
+        return self.request("outcome", target=target, excused=list(excused))
 
     def status(self) -> Json:
         """Real-time factors, cameras, bus counters."""

@@ -109,10 +109,12 @@ class Operations:
         return {**answer, "frame_stamp_ns": drawing.frame_stamp_ns if drawing else 0}
 
     async def outcome(self, request: Json) -> Json:
-        """`target` (black): how the task stands."""
-        target = request.get("target", "black")
+        """`target` (black), `excused` (none), colours that were asked for before: how the task stands."""
+        target, excused = request.get("target", "black"), request.get("excused", [])
+        if not (isinstance(excused, list) and all(isinstance(colour, str) for colour in excused)):
+            raise ConfigError(f"excused {excused!r}: a list of colours is needed")
         physics = self._sim.physics
-        return await asyncio.wrap_future(physics.call(lambda: physics.world.outcome(target).to_json()))
+        return await asyncio.wrap_future(physics.call(lambda: physics.world.outcome(target, excused).to_json()))
 
     async def status(self, request: Json) -> Json:  # noqa: ARG002
         """How well the simulation keeps up, and what has gone over the wires."""

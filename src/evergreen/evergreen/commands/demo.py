@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 DETAILS = """\
 Starts the simulation, the cameras, the policy and the arm through evergreen_bringup's demo.launch.xml, lays out a
 random scene for each episode, and lets the policy put the black cube on the spot. Writes demo.json, cameras.png,
-latency.png, demo.mp4 and demo.log. Ctrl-C and SIGTERM stop every process. The exit code is 0 once all episodes were
-played, however many succeeded.
+latency.png, demo.mp4 and demo.log, and prompts.png where the prompt changed. Ctrl-C and SIGTERM stop every process.
+The exit code is 0 once all episodes were played, however many succeeded.
 
 With --update it tells the story of an update instead: the first model works, a deployment through a stand-in
 Greengrass nucleus names another one, which takes over while the arm moves; then a broken one is deployed and kept
@@ -48,6 +48,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="TEXT",
         help="instead of the model's own; another may be typed while it runs (default: the model's own)",
+    )
+    parser.add_argument(
+        "--then",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="the next prompt, said once the arm has lifted what was asked for before; may be given several times",
     )
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="where models lie (default: ./models)")
     parser.add_argument(
@@ -113,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
             episodes=arguments.episodes,
             policy=arguments.policy,
             prompt=arguments.prompt,
+            then=tuple(arguments.then),
             **_common(arguments),
         ),
         console,
@@ -171,6 +179,10 @@ COMMAND = Command(
         "evergreen demo --episodes 3 --seed 7 --policy expert",
         "evergreen demo --policy models/evergreen-black --json",
         'evergreen demo --policy models/evergreen-prompt --prompt "the white one, please"',
+        (
+            'evergreen demo --episodes 1 --policy models/evergreen-prompt --prompt "the white one, please"'
+            ' --then "now the black cube" --then "take the red one"'
+        ),
         "evergreen demo --update",
         "evergreen demo --update --nucleus classic --broken hash",
     ),

@@ -12,7 +12,9 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from evergreen.demo.asked import Turn
 from evergreen.demo.results import ChunkLatency
+from vla_core.chunk import NS_PER_S
 from vla_core.errors import ImageError
 from vla_core.image import Image, decode_jpeg
 from vla_core.latency import LINE_MS, STAGES, summarise
@@ -20,6 +22,7 @@ from vla_core.latency import LINE_MS, STAGES, summarise
 VIDEO_FPS = 12
 """Above what eight cameras reach beside the graph on two cores; more would repeat frames."""
 BANNER_PX = 28
+STRIP_COLUMNS = 4
 _INK = (235, 235, 235)
 _PAPER = (24, 28, 32)
 _STAGE_COLOURS = ("#4c72b0", "#64b5cd", "#55a868", "#ccb974", "#c44e52", "#8172b2", "#937860", "#8c8c8c")
@@ -57,6 +60,27 @@ def contact_sheet(jpegs: Mapping[str, bytes], path: Path, columns: int = 4) -> N
             tile[: picture.shape[0], : picture.shape[1]] = picture
         _label(tile, name if picture is not None else f"{name}: no picture")
     _write_png(path, sheet)
+
+
+def prompt_strip(shots: Sequence[Shot], told: Sequence[Turn], ended_ns: int, path: Path) -> None:
+    """Write one PNG with a row for each prompt: `STRIP_COLUMNS` moments from when it came into force on.
+
+    Args:
+        shots: of one camera.
+        told: the prompts of an episode.
+        ended_ns: when the episode ended.
+        path: of the PNG.
+    """
+    ends = [turn.stamp_ns for turn in told[1:]] + [ended_ns]
+    tiles: dict[str, bytes] = {}
+    for turn, end_ns in zip(told, ends, strict=True):
+        last = turn is told[-1]  # the others end where the next row begins
+        for column, moment in enumerate(np.linspace(turn.stamp_ns, end_ns, STRIP_COLUMNS, endpoint=last)):
+            shot = min(shots, key=lambda each: abs(each.stamp_ns - moment))
+            time_s = (moment - told[0].stamp_ns) / NS_PER_S
+            words = f'  "{turn.request.prompt}"' if column == 0 else ""
+            tiles[f"{time_s:.1f} s{words}{' ' * len(tiles)}"] = shot.jpeg  # trailing spaces: each tile its own name
+    contact_sheet(tiles, path, columns=STRIP_COLUMNS)
 
 
 def _decode(jpeg: bytes) -> Image | None:

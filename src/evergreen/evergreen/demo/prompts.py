@@ -18,8 +18,8 @@ LOOK_S = 0.2
 """How soon the reader sees that the demo ends."""
 
 
-def asked_for(choice: Choice, prompt: str) -> str:
-    """The cube that `prompt` asks the chosen model for; the model's own prompt where it is empty.
+def asked_for(choice: Choice, prompt: str, option: str = "--prompt") -> str:
+    """The cube that `prompt`, given by `option`, asks the chosen model for; the model's own prompt where it is empty.
 
     Raises:
         ConfigError: the model does not understand it, or it names no cube.
@@ -27,13 +27,13 @@ def asked_for(choice: Choice, prompt: str) -> str:
     manifest = choice.manifest
     if manifest.prompt_encoder is None:
         if manifest.policy_type in DEAF and prompt not in ("", manifest.prompt):
-            raise ConfigError(f"--prompt: {manifest.label} does not listen: it always does {manifest.prompt!r}")
+            raise ConfigError(f"{option}: {manifest.label} does not listen: it always does {manifest.prompt!r}")
         return target_of(prompt or manifest.prompt)
     from vla_policy.serving.prompt_encoder import Listener  # noqa: PLC0415  ONNX Runtime, for models that listen only
 
     match = Listener.load(choice.folder, manifest).understand(prompt or manifest.prompt)
     if match.reason:
-        raise ConfigError(f"--prompt: {match.reason}")
+        raise ConfigError(f"{option}: {match.reason}")
     return match.target
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from evergreen.demo.asked import Turn
 from vla_core.latency import STAGES, summarise
 
 NO_PICTURE = "newest picture when the scripted expert looked; it uses none"
@@ -26,6 +27,8 @@ class Episode:
         seconds: from start to success, or to the time limit.
         detail: why it did not succeed, else empty.
         distance_m: of the right cube from the spot at the end.
+        told: what a model that listens was asked for, one after another.
+        ended_ns: by the system's clock.
     """
 
     index: int
@@ -34,6 +37,8 @@ class Episode:
     seconds: float
     detail: str = ""
     distance_m: float = 0.0
+    told: Sequence[Turn] = ()
+    ended_ns: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -44,6 +49,7 @@ class Episode:
             "seconds": round(self.seconds, 2),
             "distance_mm": round(self.distance_m * 1000, 1),
             "detail": self.detail,
+            **({"prompts": [turn.as_dict() for turn in self.told]} if self.told else {}),
         }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from evergreen.demo import models, pictures, stage
+from evergreen.demo.asked import Request
 from evergreen.demo.graph import Graph
 from evergreen.demo.log import Log
 from evergreen.demo.prompts import PromptLine, asked_for
@@ -33,6 +34,7 @@ class Options(stage.Common):
     policy: str
     variety: str = "plain"
     prompt: str = ""
+    then: tuple[str, ...] = ()
 
 
 def run(options: Options, console: Console) -> Results:
@@ -61,6 +63,7 @@ def _play(
     from vla_ros.spinning import spinning  # noqa: PLC0415  as above
 
     target = asked_for(choice, options.prompt)
+    then = tuple(Request(prompt, asked_for(choice, prompt, "--then")) for prompt in options.then)
     listens = choice.manifest.prompt_encoder is not None
     plan = make_plan(find_launch_file("evergreen_bringup", "demo.launch.xml"), arguments)
     log = Log(options.out / "demo.log", console, verbose=options.verbose)
@@ -81,9 +84,10 @@ def _play(
                 cameras=tuple(simulation.status()["cameras"]),
                 policy=choice.manifest.label,
                 prompt=options.prompt or choice.manifest.prompt,
+                then=then,
                 film=options.video,
                 variety=options.variety,
-                cubes=_cubes(options.variety) if listens or target not in CUBES else None,
+                cubes=_cubes(options.variety) if listens or then or target not in CUBES else None,
             ),
             graph,
             robot,
@@ -111,11 +115,11 @@ def _play(
     return results, graph
 
 
-def _cubes(variety: str) -> Callable[[int, str], Sequence[str]]:
+def _cubes(variety: str) -> Callable[[int, Sequence[str]], Sequence[str]]:
     """The cubes of a scene by its seed and by what is asked for."""
     from vla_sim.casting import names_for  # noqa: PLC0415  loads MuJoCo
 
-    return lambda seed, target: names_for(seed, variety, [target])
+    return lambda seed, targets: names_for(seed, variety, targets)
 
 
 def _write(options: Options, results: Results, graph: Graph, console: Console) -> None:
@@ -124,10 +128,17 @@ def _write(options: Options, results: Results, graph: Graph, console: Console) -
     stills = graph.stills()
     pictures.contact_sheet({name: stills.get(name, b"") for name in results.cameras}, out / "cameras.png")
     pictures.latency_plot(results.latencies, out / "latency.png", f"{results.policy}, {_path_name(results)}")
+    names = ["demo.json", "cameras.png", "latency.png"]
     if options.video:
         with console.status("writing the video"):
             pictures.video(graph.shots(), out / "demo.mp4")
-    names = ["demo.json", "cameras.png", "latency.png", *(["demo.mp4"] if options.video else []), "demo.log"]
+        names.append("demo.mp4")
+        if turned := [episode for episode in results.episodes if len(episode.told) > 1]:
+            newest = turned[-1]
+            shots = [shot for shot in graph.shots() if shot.camera == stage.FILMED[-1]]
+            pictures.prompt_strip(shots, newest.told, newest.ended_ns, out / "prompts.png")
+            names.append("prompts.png")
+    names.append("demo.log")
     seen = "see " + " ".join(str(out / name) for name in names)
     for line in ["", *_summary(results), seen]:
         console.print(line, highlight=False, soft_wrap=True)

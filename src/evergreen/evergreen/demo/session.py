@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from evergreen.demo.asked import Conversation, Request
 from evergreen.demo.graph import Graph
 from evergreen.demo.results import Episode
 from evergreen.demo.screen import Screen, View
@@ -52,8 +53,8 @@ class Simulation(Protocol):
         """Lay out the scene of a seed."""
         ...
 
-    def outcome(self, target: str) -> Mapping[str, Any]:
-        """Judge the scene."""
+    def outcome(self, target: str, excused: Sequence[str] = ()) -> Mapping[str, Any]:
+        """Judge the scene; the arm may have moved `excused` cubes."""
         ...
 
     def status(self) -> Mapping[str, Any]:
@@ -76,6 +77,10 @@ class Robot(Protocol):
         """Send the arm to a pose."""
         ...
 
+    def say(self, prompt: str) -> None:
+        """Give the policy another instruction."""
+        ...
+
     def photograph(self, cameras: Sequence[str]) -> None:
         """Take one picture with every camera that is not filmed anyway."""
         ...
@@ -92,10 +97,12 @@ class Plan:
     cameras: tuple[str, ...]
     policy: str
     prompt: str
+    then: tuple[Request, ...] = ()
+    """What is said next, each once the arm has lifted what was asked for before."""
     film: bool = True
     variety: str = "plain"
-    cubes: Callable[[int, str], Sequence[str]] | None = None
-    """By seed and target, where any colour may be asked for; None for the scenes of models that know one cube."""
+    cubes: Callable[[int, Sequence[str]], Sequence[str]] | None = None
+    """By seed and targets, where any colour may be asked for; None for the scenes of models that know one cube."""
 
     def seed_of(self, index: int) -> int:
         """Seed of the scene of episode `index`, from 1: no model has seen it, and neighbouring runs share none."""
@@ -189,12 +196,11 @@ class Session:
 
     def _play_one(self, index: int) -> Episode:
         seed = self.plan.seed_of(index)
-        scene: dict[str, Any] = {"variety": self.plan.variety, "target": self._target}
-        if self.plan.cubes is not None:
-            scene["names"] = self.plan.cubes(seed, self._target)
-        self.simulation.reset(seed, keep_arm=True, **scene)
-        self.graph.caption = f"{self.plan.policy}   episode {index}/{self.plan.episodes}   seed {seed}"
+        requests = self._requests()
+        names = self._lay(seed, requests)
         self._wait(lambda: False, SETTLE_S)  # the cubes come to rest
+        asked = Conversation(requests, time.time_ns())
+        self.graph.caption = self._caption(asked, index, seed)
         self._began_s = time.monotonic()
         self.graph.recording = True
         self._trigger("start")
@@ -202,11 +208,15 @@ class Session:
         succeeded_s: list[float] = []
 
         def done() -> bool:
-            self._doing = f"the policy moves the {self._target} cube to the spot"
-            outcome.update(self.simulation.outcome(self._target))
+            asked.hear(self.graph.prompt, self.graph.prompt_target, time.monotonic() - self._began_s, time.time_ns())
+            self.graph.caption = self._caption(asked, index, seed)
+            self._doing = f"the policy moves the {asked.target} cube to the spot"
             self._watch_time()
+            outcome.update(self._judge(asked, names))
             if outcome["lifted"] and not self._photographed:
                 self._photograph()
+            if (prompt := asked.next(lifted=outcome["lifted"])) is not None:
+                self.robot.say(prompt)
             if not outcome["success"]:
                 succeeded_s.clear()
                 return False
@@ -218,12 +228,37 @@ class Session:
         self.graph.recording = False
         simulated_s, monotonic_s = self._simulated_s(), time.monotonic()
         self.realtime_factor = (simulated_s - self._clock[0]) / (monotonic_s - self._clock[1])
-        return Episode(index, seed, success, seconds, why_not(outcome), float(outcome["distance_m"]))
+        told = tuple(asked.turns) if self.plan.cubes is not None else ()
+        return Episode(
+            index, seed, success, seconds, why_not(outcome), float(outcome["distance_m"]), told, time.time_ns()
+        )
 
-    @property
-    def _target(self) -> str:
-        """The cube that the policy is after: a prompt that came meanwhile may have changed it."""
-        return self.graph.prompt_target or self.plan.target
+    def _requests(self) -> list[Request]:
+        """What is asked for in the episode that begins: the plan anew, or what somebody typed last."""
+        if not self.plan.then:
+            return [Request(self.graph.prompt or self.plan.prompt, self.graph.prompt_target or self.plan.target)]
+        if self.graph.prompt not in ("", self.plan.prompt):
+            self.robot.say(self.plan.prompt)
+            self._wait(lambda: self.graph.prompt == self.plan.prompt, SERVICE_TIMEOUT_S)
+        return [Request(self.plan.prompt, self.plan.target), *self.plan.then]
+
+    def _lay(self, seed: int, requests: Sequence[Request]) -> Sequence[str] | None:
+        """Begin a scene in which all that is asked for lies there; the cubes, where any may be asked for."""
+        scene: dict[str, Any] = {"variety": self.plan.variety, "target": requests[0].target}
+        if self.plan.cubes is not None:
+            scene["names"] = self.plan.cubes(seed, list(dict.fromkeys(request.target for request in requests)))
+        self.simulation.reset(seed, keep_arm=True, **scene)
+        return scene.get("names")
+
+    def _judge(self, asked: Conversation, names: Sequence[str] | None) -> Mapping[str, Any]:
+        """How the task stands; a person may ask for a cube that is not there."""
+        if names is not None and asked.target not in names:
+            return {"success": False, "lifted": False, "distance_m": 0.0, "absent": asked.target}
+        return {"absent": "", **self.simulation.outcome(asked.target, asked.excused)}
+
+    def _caption(self, asked: Conversation, index: int, seed: int) -> str:
+        who = self.plan.policy if self.plan.cubes is None else f'"{asked.turns[-1].request.prompt}"'
+        return f"{who}   episode {index}/{self.plan.episodes}   seed {seed}"
 
     def _simulated_s(self) -> float:
         return float(self.simulation.status()["time_s"])
@@ -287,12 +322,11 @@ def why_not(outcome: Mapping[str, Any]) -> str:
     """What is missing for success; empty where nothing is."""
     if outcome.get("success"):
         return ""
-    if outcome.get("wrong_lifted"):
-        return WRONG_LIFTED
-    if not outcome.get("lifted"):
-        return "the cube was never lifted"
-    if not outcome.get("placed"):
-        return "the cube is not on the spot"
-    if not outcome.get("released"):
-        return "the gripper still holds the cube"
-    return "the other cube was moved"
+    faults = {
+        f"there is no {outcome.get('absent')} cube": outcome.get("absent"),
+        WRONG_LIFTED: outcome.get("wrong_lifted"),
+        "the cube was never lifted": not outcome.get("lifted"),
+        "the cube is not on the spot": not outcome.get("placed"),
+        "the gripper still holds the cube": not outcome.get("released"),
+    }
+    return next((fault for fault, is_so in faults.items() if is_so), "the other cube was moved")
