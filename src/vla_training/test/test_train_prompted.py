@@ -211,3 +211,53 @@ class TestCubeHead:
         loss = eyes.cube_loss(said, torch.full((2, 6, 4), float("nan")))
         loss.backward()
         assert torch.isfinite(loss)
+
+
+class TestSeveralPromptsAPicture:
+    @staticmethod
+    def make(folder: Path, encoder: Path) -> tuple[train.Run, batches.Batches, dataset.Dataset]:
+        rng = np.random.default_rng(1)
+        episodes = []
+        for seed in range(6):
+            goals = rng.uniform(-1, 1, (1, len(NAMED), 6)).astype(np.float32)
+            goals[0, [1, 3, *range(4, 4 + seed % 3)]] = np.nan
+            picture = rng.integers(0, 256, (1, 32, 64, 3), dtype=np.uint8)
+            cubes = np.full((1, len(NAMED), 4), 0.5, np.float32)
+            prompts = (known(NAMED[0])[0],)
+            state = np.full((1, 6), seed / 10, np.float32)
+            episodes.append(
+                dataset.Episode(seed, state, goals[:, 0], np.zeros(1, np.int64), picture, prompts, cubes, goals)
+            )
+        dataset.write_shard(folder, "a", episodes)
+        data = dataset.load([folder], 4)
+        run = train.Run(config_for(folder.parent / "other", encoder, CHANGES), folder.parent / "run")
+        stats = batches.compute_stats(data, run.config.policy.image_key)
+        vectors = train.prompt_vectors(data.texts, encoder)
+        return run, batches.Batches(data, stats, run.config.policy.image_key, 5, vectors), data
+
+    def test_each_answer_is_of_the_colour_that_its_prompt_asks_for(self, tmp_path, encoder):
+        run, drawn, data = self.make(tmp_path / "data", encoder)
+        stats = batches.compute_stats(data, run.config.policy.image_key)["action"]
+        batch = drawn.end_to_end(Phase(steps=1, batch=16, state_noise_rad=0.0), 0)
+        assert len(batch.pictures) == 16
+        assert len(batch.states) == len(batch.chunks) == len(batch.prompts) == 16 * batches.ASKED_AT_ONCE
+        answers = (batch.chunks * stats["std"] + stats["mean"]).numpy()
+        asked = batch.prompts.argmax(1).numpy()  # the encoder's vectors are those of a unit matrix
+        scenes = [
+            next(i for i in range(len(data)) if np.isclose(data.goals[i, colour], answer[0], atol=1e-5).all())
+            for colour, answer in zip(asked, answers, strict=True)
+        ]
+        for first in range(0, len(scenes), batches.ASKED_AT_ONCE):
+            assert len(set(scenes[first : first + batches.ASKED_AT_ONCE])) == 1, "of one picture"
+            assert len(set(asked[first : first + batches.ASKED_AT_ONCE])) > 1
+        assert (answers == answers[:, :1]).all()
+
+    def test_looking_once_is_as_good_as_looking_for_each(self, tmp_path, encoder):
+        run, drawn, _ = self.make(tmp_path / "data", encoder)
+        learner = train.Learner(act.build(run.config.policy)).eval()
+        batch = drawn.end_to_end(Phase(steps=1, batch=3), 0)
+        alone = batch._replace(pictures=batch.pictures.repeat_interleave(batches.ASKED_AT_ONCE, 0), cubes=None)
+        with torch.inference_mode():
+            assert learner.loss(batch._replace(cubes=None)).item() == pytest.approx(
+                learner.loss(alone).item(), rel=1e-5
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,27 @@ _STATS_PICTURES = 1000
 _CACHE_BATCH = 64
 PROMPT_NOISE = 0.02
 """Standard deviation of each number of a prompt's vector, which has length 1: more than a rounded encoder changes."""
+
+
+ASKED_AT_ONCE = 3
+"""Cubes that one picture of a random scene is asked about: seeing costs ten times what answering does."""
+
+
+class PromptVectors(NamedTuple):
+    """What a policy that listens is fed.
+
+    Attributes:
+        texts: for each of the texts of a data set, `(texts, dim)`.
+        colours: for each colour of `vla_sim.layout.NAMED`, `(colours, dim)`.
+    """
+
+    texts: NDArray[np.float32]
+    colours: NDArray[np.float32]
+
+
+def _noisy(vectors: NDArray[np.float32], rng: np.random.Generator) -> Tensor:
+    noise = rng.standard_normal(vectors.shape, dtype=np.float32) * PROMPT_NOISE
+    return torch.from_numpy(vectors + noise)
 
 
 def compute_stats(data: dataset.Dataset, image_key: str) -> act.Stats:
@@ -61,10 +82,10 @@ class Batches:
         stats: act.Stats,
         image_key: str,
         seed: int,
-        prompt_vectors: NDArray[np.float32] | None = None,
+        vectors: PromptVectors | None = None,
     ) -> None:
-        """Draw from `data`; `prompt_vectors` `(texts, dim)` are of its texts, where the policy takes a prompt."""
-        self._data, self._seed, self._prompt_vectors = data, seed, prompt_vectors
+        """Draw from `data`; `vectors` where the policy takes a prompt."""
+        self._data, self._seed, self._vectors = data, seed, vectors
         self._image, self._state, self._action = stats[image_key], stats[STATE], stats[ACTION]
 
     def pictures(self, index: Indices, phase: Phase, rng: np.random.Generator) -> Tensor:
@@ -77,7 +98,10 @@ class Batches:
         """Phase S's or A's batch for a step."""
         rng = generator(self._seed, PHASE_A, step)
         index = rng.integers(0, len(self._data), phase.batch)
-        return self._batch(self.pictures(index, phase, rng), index, phase, rng)
+        batch = self._batch(self.pictures(index, phase, rng), index, phase, rng)
+        if self._vectors is None or self._data.goals is None:
+            return batch
+        return self._ask_for_several(batch, self._data.goals[index], self._vectors.colours, rng)
 
     def cached(self, phase: Phase, step: int, features: Tensor, samples: Indices) -> Batch:
         """Phase B's batch for a step; `features` `(variants, k, …)` of the samples numbered in `samples` `(k,)`."""
@@ -91,18 +115,35 @@ class Batches:
         states = disturb_states(torch.from_numpy(self._data.states[index]), phase, rng)
         chunks = torch.from_numpy(self._data.chunks[index])
         prompts = cubes = None
-        if self._prompt_vectors is not None:
-            vectors = self._prompt_vectors[self._data.prompts[index]]
-            noise = rng.standard_normal(vectors.shape, dtype=np.float32) * PROMPT_NOISE
-            prompts = torch.from_numpy(vectors + noise)
+        if self._vectors is not None:
+            prompts = _noisy(self._vectors.texts[self._data.prompts[index]], rng)
             cubes = torch.from_numpy(in_cropped(self._data.cubes[index], *self._data.images.size))
         return Batch(
             seen,
             (states - self._state["mean"]) / self._state["std"],
-            (chunks - self._action["mean"]) / self._action["std"],
+            self._normalised(chunks),
             torch.from_numpy(self._data.told[index]),
             prompts,
             cubes,
+        )
+
+    def _normalised(self, chunks: Tensor) -> Tensor:
+        return (chunks - self._action["mean"]) / self._action["std"]
+
+    def _ask_for_several(
+        self, batch: Batch, goals: NDArray[np.float32], vectors: NDArray[np.float32], rng: np.random.Generator
+    ) -> Batch:
+        """The batch with `ASKED_AT_ONCE` prompts and answers a picture, for cubes that are there: `goals` of each."""
+        there = ~np.isnan(goals[..., 0])
+        order = np.argsort(np.where(there, rng.random(there.shape), np.inf), axis=1)[:, :ASKED_AT_ONCE]
+        colours = np.where(np.arange(ASKED_AT_ONCE) < there.sum(1, keepdims=True), order, order[:, :1])
+        answers = torch.from_numpy(np.take_along_axis(goals, colours[..., None], axis=1)).flatten(0, 1)
+        length = batch.chunks.shape[1]
+        return batch._replace(
+            states=batch.states.repeat_interleave(ASKED_AT_ONCE, 0),
+            chunks=self._normalised(answers[:, None].expand(-1, length, -1)),
+            told=torch.full((len(answers),), length),
+            prompts=_noisy(vectors[colours.ravel()], rng),
         )
 
     def subset(self, count: int) -> Indices:

@@ -6,7 +6,8 @@ files without pickles:
 - `<shard>.npz`: `states`, `actions` `(frames, dof)` float32 rad; `ends` `(episodes,)`, the frame after each episode's
   last; `seeds` `(episodes,)`; `pictured` `(pictures,)`, the frame that each picture belongs to; and where the
   demonstrations have them `texts` `(sentences,)`, fixed-width unicode, `prompts` `(frames,)`, which of these asks at
-  each frame, and `cubes` `(pictures, colours, 4)` float32, see `vla_training.localisation`;
+  each frame, `cubes` `(pictures, colours, 4)` float32, see `vla_training.localisation`, and `goals` `(pictures,
+  colours, dof)` float32 rad, the posture that each colour asks for, NaN where it is not there;
 - `<shard>.images.npy`: `(pictures, height, width, 3)` uint8 RGB, as `vla_core.image.decode_resize` made them.
 
 Frame *i*'s action is the clean setpoint at the time of frame *i*, so the chunk of frame *i* is actions *i*, *i* + 1, …:
@@ -51,6 +52,7 @@ class Episode:
         images: these pictures.
         prompts: what asks at each frame; empty where nobody wrote it down.
         cubes: where the cubes lie in each picture, `(pictures, colours, 4)`, see `vla_training.localisation`.
+        goals: the posture that each colour asks for, `(pictures, colours, dof)` rad, NaN where it is not there.
     """
 
     seed: int
@@ -60,6 +62,7 @@ class Episode:
     images: NDArray[np.uint8]
     prompts: tuple[str, ...] = ()
     cubes: NDArray[np.float32] | None = None
+    goals: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.states.shape != self.actions.shape or len(self.pictured) != len(self.images):
@@ -105,9 +108,10 @@ def _notes(episodes: Sequence[Episode]) -> dict[str, NDArray[Any]]:
         texts = list(dict.fromkeys(each))
         number = {text: index for index, text in enumerate(texts)}
         found |= {"texts": np.array(texts), "prompts": np.array([number[prompt] for prompt in each], np.int32)}
-    cubes = [episode.cubes for episode in episodes if episode.cubes is not None]
-    if len(cubes) == len(episodes):
-        found["cubes"] = np.concatenate(cubes)
+    for name in ("cubes", "goals"):
+        labels = [label for episode in episodes if (label := getattr(episode, name)) is not None]
+        if len(labels) == len(episodes):
+            found[name] = np.concatenate(labels)
     return found
 
 
@@ -148,6 +152,8 @@ class Dataset:
         texts: all prompts; empty where no shard has any.
         prompts: `(samples,)`, number of each sample's prompt in `texts`; -1 where its shard has none.
         cubes: `(samples, colours, 4)` float32, see `vla_training.localisation`; NaN where its shard has none.
+        goals: `(samples, colours, dof)` float32 rad, the posture that each colour asks for, NaN where it is not there;
+            None unless every shard has them.
     """
 
     images: Pictures
@@ -158,6 +164,7 @@ class Dataset:
     texts: tuple[str, ...]
     prompts: NDArray[np.int64]
     cubes: NDArray[np.float32]
+    goals: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.states)
@@ -169,7 +176,7 @@ def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
     Raises:
         ConfigError: a folder without shards, or shards of different picture sizes.
     """
-    images, states, chunks, told, prompts, cubes, episodes = [], [], [], [], [], [], 0
+    images, states, chunks, told, prompts, cubes, goals, episodes = [], [], [], [], [], [], [], 0
     texts: dict[str, int] = {}
     for path in _shards(folders):
         with np.load(path, allow_pickle=False) as shard:
@@ -182,6 +189,7 @@ def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
             prompts.append(asked[pictured])
             unknown = np.full((len(pictured), len(NAMED), len(NUMBERS)), np.nan, np.float32)
             cubes.append(shard.get("cubes", unknown))
+            goals.extend([shard["goals"]] if "goals" in shard else [])
         images.append(np.load(path.with_name(path.stem + IMAGES_SUFFIX), mmap_mode="r", allow_pickle=False))
         episodes += len(ends)
     if len({array.shape[1:] for array in images}) > 1:
@@ -195,6 +203,7 @@ def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
         tuple(texts),
         np.concatenate(prompts),
         np.concatenate(cubes),
+        np.concatenate(goals) if len(goals) == len(images) else None,
     )
 
 

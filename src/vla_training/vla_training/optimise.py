@@ -34,7 +34,8 @@ class Batch(NamedTuple):
     """What a step learns from.
 
     Attributes:
-        pictures: or their features, with the batch first.
+        pictures: or their features, with the batch first. There may be fewer than states: then each is that of the same
+            number of states, one after another.
         states: normalised, `(batch, dof)`.
         chunks: normalised, `(batch, chunk, dof)`.
         told: `(batch,)`, how many actions of each chunk count; the others come after another prompt. None: all.

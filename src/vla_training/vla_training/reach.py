@@ -2,7 +2,8 @@
 
 Teaches the ResNet to see before a single demonstration exists: ten pictures of this kind cost as much as one second of
 a demonstration, and every one shows another scene. The arm stands anywhere; the "action" is one posture, the grasp
-point above the target cube with the jaws along its faces, so that position and turn must both be found.
+point above the target cube with the jaws along its faces, so that position and turn must both be found. A policy that
+listens learns it for every cube of a scene at once: nothing but the prompt tells these answers apart.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from vla_core.errors import EvergreenError
 from vla_sim.casting import draw_names
 from vla_sim.kinematics import ArmKinematics
-from vla_sim.layout import REACH_M, SECTOR_RAD, TRAINING, VARIETIES
+from vla_sim.layout import NAMED, REACH_M, SECTOR_RAD, TRAINING, VARIETIES
 from vla_sim.world import HOME_RAD, World
 from vla_training.dataset import Episode, write_shard
 from vla_training.evaluate import LoopSettings, refuse_held_out, see, to_ticks
@@ -54,17 +55,21 @@ def scene(
         far, angle = rng.uniform(*REACH_M), rng.uniform(-SECTOR_RAD, SECTOR_RAD)
         around = hover_pose(kinematics, (far * math.cos(angle), far * math.sin(angle)), 0.0)
         world.step(around + rng.normal(0, 1, 6) * _SPREAD_RAD, _SETTLE_STEPS)
-    cube = world.truth().cubes[target]
-    goal = hover_pose(kinematics, (cube.x, cube.y), cube.yaw).astype(np.float32)
+    asked = NAMED if targets else (target,)
+    goals = np.full((len(asked), len(HOME_RAD)), np.nan, np.float32)
+    for row, cube in zip(goals, map(world.truth().cubes.get, asked), strict=True):
+        if cube is not None:
+            row[:] = hover_pose(kinematics, (cube.x, cube.y), cube.yaw)
     state = to_ticks(world.joint_positions()).astype(np.float32)
     return Episode(
         seed,
         state[None],
-        goal[None],
+        goals[asked.index(target)][None],
         np.zeros(1, np.int64),
         see(world, settings)[None],
         prompts=(known(target)[0],) if targets else (),
         cubes=locate(world, settings.camera)[None] if targets else None,
+        goals=goals[None] if targets else None,
     )
 
 

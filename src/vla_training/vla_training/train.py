@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.policies.act.modeling_act import ACTPolicy
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,7 +28,7 @@ from vla_core.observation import ENVIRONMENT_KEY
 from vla_core.prompt_phrases import FILE_NAME, Phrases
 from vla_sim.layout import NAMED
 from vla_training import act, dataset, export, prompt_export
-from vla_training.batches import Batches, compute_stats
+from vla_training.batches import Batches, PromptVectors, compute_stats
 from vla_training.config import Phase, TrainConfig
 from vla_training.eyes import CubeHead, cube_loss
 from vla_training.loss_plot import plot_loss
@@ -72,15 +71,21 @@ class Learner(nn.Module):
         super().__init__()
         self.policy = policy
         self.head = CubeHead(policy.model.encoder_img_feat_input_proj.in_channels, len(NAMED))
-        self._features = torch.empty(0)
-        policy.model.backbone.register_forward_hook(self._keep)
+        self._pictures = self._features = torch.empty(0)
+        policy.model.backbone.register_forward_pre_hook(lambda _module, _inputs: (self._pictures,))
+        policy.model.backbone.register_forward_hook(self._share)
 
-    def _keep(self, _module: nn.Module, _inputs: object, output: dict[str, Tensor]) -> None:
+    def _share(self, _module: nn.Module, _inputs: object, output: dict[str, Tensor]) -> dict[str, Tensor]:
         self._features = output["feature_map"]
+        return {"feature_map": self._features.repeat_interleave(self._each, 0) if self._each > 1 else self._features}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Of the chunk, and of where the cubes are."""
-        imitation = loss_of(self.policy, batch)
+        """Of the chunk, and of where the cubes are. The ResNet looks once at a picture that several prompts share."""
+        self._pictures, self._each = batch.pictures, len(batch.states) // len(batch.pictures)
+        # What the policy hands to the ResNet only counts the answers.
+        imitation = loss_of(
+            self.policy, batch._replace(pictures=batch.pictures[:1].expand(len(batch.states), -1, -1, -1))
+        )
         return imitation if batch.cubes is None else imitation + cube_loss(self.head(self._features), batch.cubes)
 
 
@@ -224,8 +229,8 @@ class Run:
         return data
 
 
-def prompt_vectors(texts: Sequence[str], encoder: Path) -> NDArray[np.float32]:
-    """The vectors `(texts, dim)` that the policy is fed for these sentences: those of what they ask for.
+def prompt_vectors(texts: Sequence[str], encoder: Path) -> PromptVectors:
+    """What the policy is fed for these sentences: the vectors of what they ask for.
 
     Raises:
         ConfigError: a sentence that is none of `vla_training.phrases`, or asks for what the encoder does not know.
@@ -235,7 +240,8 @@ def prompt_vectors(texts: Sequence[str], encoder: Path) -> NDArray[np.float32]:
     targets = {text: target for target in TARGETS for text in known(target)}
     if strange := [text for text in texts if text not in targets]:
         raise ConfigError(f"the demonstrations' prompt {strange[0]!r} is no known phrase: record them again")
-    return np.array([phrases.vector_of(targets[text]) for text in texts], np.float32)
+    asked = np.array([phrases.vector_of(targets[text]) for text in texts], np.float32)
+    return PromptVectors(asked, np.array([phrases.vector_of(colour) for colour in NAMED], np.float32))
 
 
 def _assembled(policy: ACTPolicy, backbone: nn.Module, trainer: Trainer) -> ACTPolicy:
