@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
@@ -26,6 +27,10 @@ from vla_core.observation import ENVIRONMENT_KEY
 from vla_training.onnx_policy import ACTION, STATE
 from vla_training.shape import ActSettings
 
+PROMPT_GAIN = 30.0
+"""Of the prompt's random projection. A prompt's vector has length 1, spread over all its numbers: beside the token's
+position (standard deviation 1) its 0.1 was not heard. Cubes were found to 2 px, and in 2,700 steps the transformer had
+not learnt to look at the one that was asked for; beginning with this gain it had in 150."""
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_MODE = 0o644  # safetensors writes 0600, which another user's policy server could not read
 
@@ -62,6 +67,9 @@ def build(settings: ActSettings) -> ACTPolicy:
     """A policy with random weights and real batch normalisation, ready to be trained."""
     policy = ACTPolicy(make_config(settings))
     thaw_batchnorm(policy)
+    if settings.prompt_dim:
+        with torch.no_grad():
+            policy.model.encoder_env_state_input_proj.weight.mul_(PROMPT_GAIN)
     return policy
 
 

@@ -4,7 +4,11 @@ A policy that is told which cube to fetch must see all of them. Left to the imit
 found first keeps the ResNet to itself: the others stay unseen, since the mean of all places is a poor but stable
 answer.
 So each cell of the ResNet's last map (stride 32) also answers, for each colour: is a cube's centre here, where in the
-cell, and how does it lie. Dense, and the same for all colours, as in one-stage detectors (Redmon et al. 2016).
+picture, and how does it lie. Dense, and the same for all colours, as in one-stage detectors (Redmon et al. 2016).
+
+"Where" is from the picture's corner, not from the cell's: ACT adds the positions of its tokens to queries and keys,
+never to values, so that what a token says must itself say where it is. With places from the cell's corner, cubes were
+found to 2 px, and yet the transformer could not use them.
 """
 
 from __future__ import annotations
@@ -33,9 +37,10 @@ class CubeHead(nn.Module):
         self.read = nn.Conv2d(channels, colours * _OUTPUTS, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(batch, colours, 5, rows, columns)`: presence logit, place in the cell in 0..1, turn."""
+        """`(batch, colours, 5, rows, columns)`: presence logit, place in the picture in cells, turn."""
         batch, _, rows, columns = features.shape
-        said: Tensor = self.read(features)
+        with torch.autocast("cpu", enabled=False):  # bfloat16 rounds a place to 1 px
+            said: Tensor = self.read(features.float())
         return said.view(batch, self._colours, _OUTPUTS, rows, columns)
 
 
@@ -49,28 +54,26 @@ def cube_loss(said: Tensor, labels: Tensor) -> Tensor:
     rows, columns = said.shape[-2:]
     there = ~labels[..., 0].isnan()
     known = labels.nan_to_num()
-    column, in_column = _cell(known[..., 0], columns)
-    row, in_row = _cell(known[..., 1], rows)
+    across, down = (_scaled(known[..., axis], cells) for axis, cells in enumerate((columns, rows)))
     present = torch.zeros_like(said[:, :, 0])
     batch, colour = torch.nonzero(there, as_tuple=True)
-    here = (batch, colour, row[there], column[there])
+    row, column = down[there].long(), across[there].long()
+    here = (batch, colour, row, column)
     present[here] = 1.0
     presence = functional.binary_cross_entropy_with_logits(said[:, :, 0].float(), present.float(), reduction="sum")
     presence = _PRESENCE_SHARE * presence / max(1, len(batch))
     if not len(batch):
         return presence
-    wanted = torch.cat([in_column[there, None], in_row[there, None], known[..., PLACE:][there]], dim=1)
-    answers = said[batch, colour, 1:, row[there], column[there]].float()
+    wanted = torch.cat([across[there, None], down[there, None], known[..., PLACE:][there]], dim=1)
+    answers = said[batch, colour, 1:, row, column].float()
     # A cell of 32 px is wide: half a px is 1/64 of it, a turn of 2 degrees 1/7.
     errors = functional.l1_loss(answers, wanted, reduction="none") * answers.new_tensor([4.0, 4.0, 1.0, 1.0])
     return presence + errors.mean()
 
 
-def _cell(share: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """The cell that a share 0..1 of the picture's side falls into, and the share of that cell."""
-    scaled = share.clamp(0, 1 - 1e-6) * cells
-    cell = scaled.floor()
-    return cell.long(), scaled - cell
+def _scaled(share: Tensor, cells: int) -> Tensor:
+    """A share 0..1 of the picture's side in cells; its whole part is the cell's number."""
+    return share.clamp(0, 1 - 1e-6) * cells
 
 
 def misses(said: Tensor, labels: Tensor, width: int, height: int) -> Tensor:
@@ -78,8 +81,7 @@ def misses(said: Tensor, labels: Tensor, width: int, height: int) -> Tensor:
     rows, columns = said.shape[-2:]
     best = said[:, :, 0].flatten(2).argmax(-1)
     picked = said[:, :, 1:3].flatten(3).gather(3, best[:, :, None, None].expand(-1, -1, 2, 1))[..., 0]
-    u = (best % columns + picked[:, :, 0]) * width / columns
-    v = (torch.div(best, columns, rounding_mode="floor") + picked[:, :, 1]) * height / rows
+    u, v = picked[:, :, 0] * width / columns, picked[:, :, 1] * height / rows
     there = ~labels[..., 0].isnan()
     far: Tensor = torch.hypot(u - labels[..., 0] * width, v - labels[..., 1] * height)[there]
     return far
