@@ -80,7 +80,7 @@ def in_process(options: Options) -> dict[str, Any]:
         pictures = measure.rollout(subject, seeds[0], settings, ROLLOUT_PICTURES, ROLLOUT_CAMERA)
         with writing(options.rollout):
             options.rollout.parent.mkdir(parents=True, exist_ok=True)
-            contact_sheet(pictures, options.rollout, columns=ROLLOUT_PICTURES)
+            contact_sheet(pictures.items(), options.rollout, columns=ROLLOUT_PICTURES)
     return summary
 
 
@@ -241,5 +241,5 @@ def _keep(failures: Mapping[str, bytes], options: Options) -> None:
             path.unlink(missing_ok=True)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(failures, path, columns=6)
+        contact_sheet(failures.items(), path, columns=6)
     options.console.print(f"failures: {path}", highlight=False)

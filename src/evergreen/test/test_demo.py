@@ -133,7 +133,7 @@ def test_results_hold_the_keys_that_readers_rely_on(tmp_path: Path) -> None:
 
 
 def test_pictures_are_pictures(tmp_path: Path) -> None:
-    pictures.contact_sheet({"front": jpeg(200), "wrist": b""}, tmp_path / "sheet.png", columns=2)
+    pictures.contact_sheet([("front", jpeg(200)), ("wrist", b"")], tmp_path / "sheet.png", columns=2)
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet.shape == (120, 320, 3)
     assert sheet[100, 80].tolist() == pytest.approx([200] * 3, abs=3)

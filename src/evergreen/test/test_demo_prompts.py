@@ -13,7 +13,7 @@ import pytest
 
 from evergreen.demo.asked import Conversation, Request
 from evergreen.demo.models import Choice
-from evergreen.demo.prompts import PromptLine, asked_for
+from evergreen.demo.prompts import PromptLine, asked_for, asked_next
 from vla_core.errors import ConfigError
 from vla_core.joints import SO101_JOINTS
 from vla_core.manifest import Manifest
@@ -101,3 +101,32 @@ def test_what_a_person_types_between_waits_for_its_meaning_and_ends_the_plan() -
     assert [turn.request.target for turn in asked.turns] == ["white", "", "white"]
     assert (asked.excused, asked.turns[-1].at_s) == ((), 2.0)
     assert asked.next(lifted=True) is None
+
+
+def test_a_plan_that_cannot_be_is_refused_before_anything_starts() -> None:
+    assert asked_next(choice("act"), (), "black") == ()
+    assert asked_next(choice("expert"), ("now white",), "black") == (Request("now white", "white"),)
+    with pytest.raises(ConfigError, match="tiny@1 does not listen"):
+        asked_next(choice("act"), ("the black cube",), "black")
+    with pytest.raises(ConfigError, match="needs a sentence"):
+        asked_next(choice("expert"), (" ",), "black")
+    with pytest.raises(ConfigError, match="black, white, black are asked for; name each once"):
+        asked_next(choice("expert"), ("white", "black"), "black")
+    with pytest.raises(ConfigError, match="and 4 at most"):
+        asked_next(choice("expert"), ("white", "red", "green", "blue"), "black")
+
+
+def test_a_placed_cube_is_no_success_while_the_plan_goes_on() -> None:
+    asked = Conversation([WHITE, BLACK], 0)
+    assert asked.goes_on
+    assert asked.next(lifted=True) == "the black one"
+    assert asked.goes_on, "it was said, and is not in force"
+    asked.hear("the black one", "black", 1.0, 10)
+    assert not asked.goes_on
+    assert not Conversation([WHITE], 0).goes_on
+
+
+def test_an_episode_may_begin_with_a_prompt_that_asks_for_nothing() -> None:
+    asked = Conversation([Request("sing a song", "")], 0, "black")
+    asked.hear("sing a song", "", 0.5, 5)
+    assert (asked.target, asked.excused, asked.goes_on) == ("black", (), False)

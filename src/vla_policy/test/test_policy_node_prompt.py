@@ -49,6 +49,10 @@ def test_prompts_in_the_graph(robot: Robot, tmp_path: Path, run_folder: Path, st
     assert robot.values["prompt"] == "the pale cube"
     robot.wait("its latency", lambda: any("prompt_ms" in diagnostics.values(s) for s in robot.latencies), policy)
 
+    robot.status = None
+    robot.prompts.publish(String(data="the pale cube"))  # said again, and still told what it is taken for
+    robot.wait("white again", lambda: robot.values.get("prompt_target") == "white", policy)
+
     robot.prompts.publish(String(data="sing a song"))
     robot.wait_state("holding", policy)
     assert "'sing a song' asks for nothing known" in robot.values["reason"]

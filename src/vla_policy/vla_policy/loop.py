@@ -107,7 +107,7 @@ class ControlLoop:
         self._fresh_ns = 0
         self._haste = False
         self._asked_about = ""
-        self._match: Match | None = None
+        self._heard: tuple[Match | None, int | None] = None, None
         self._obeyed_ns: int | None = None
         self._reason: str | None = ""
         self._announce = False
@@ -307,7 +307,7 @@ class ControlLoop:
         answer = client.infer(message, timeout_s, self._spec.keys.actions, self._standstill())
         answered = self._clock.now()
         self._feeder.shown(snapshot.stamp_mono_ns)
-        if not self._is_understood(answer.match):
+        if not self._is_understood(answer.match, prompt_ns):
             self._due_ns = answered.mono_ns + DEAF_RETRY_NS
             return
         outcome = self._joined(snapshot, answer, began, answered)
@@ -327,10 +327,10 @@ class ControlLoop:
         timing = account(snapshot, answer, marks, stamp_ns, outcome.stamp_ns)
         self._book(outcome, marks, self._obeying(prompt_ns, timing, marks))
 
-    def _is_understood(self, match: Match | None) -> bool:
+    def _is_understood(self, match: Match | None, prompt_ns: int | None) -> bool:
         """Whether the prompt asks for something; where it does not, hold rather than guess."""
-        if match != self._match:
-            self._match = match
+        if (match, prompt_ns) != self._heard:  # a prompt that is said again is told of again
+            self._heard = match, prompt_ns
             self._outlet.heard(match)
         if match is None or not match.reason:
             return True

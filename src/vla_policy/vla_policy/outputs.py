@@ -75,6 +75,8 @@ class Outputs:
         if match is None:
             self.say(**UNHEARD)
             return
+        if match.text != self.status.prompt:  # another one has come since it was asked about
+            return
         near = f"{match.similarity:.2f}"
         self.say(prompt_target=match.target, prompt_phrase=match.phrase, prompt_similarity=near)
         if match.target:

@@ -116,12 +116,13 @@ def test_a_finished_run_is_not_trained_or_scored_again(tmp_path, monkeypatch):
 
 def trainer(folder: Path, steps: int) -> optimise.Trainer:
     torch.manual_seed(0)
-    module = nn.Linear(3, 1)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 1))
+    module.to(memory_format=torch.channels_last)  # as the policies that are trained
 
     def batch(step):
         rng = optimise.generator(7, 0, step)
-        points = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
-        return optimise.Batch(points, points, points.sum(1, keepdim=True))
+        points = torch.from_numpy(rng.normal(size=(4, 3, 3, 3)).astype(np.float32))
+        return optimise.Batch(points, points, points.sum((1, 2, 3))[:, None] / 5)
 
     return optimise.Trainer(
         "T",

@@ -29,8 +29,7 @@ from vla_training.shape import ActSettings
 
 PROMPT_GAIN = 30.0
 """Of the prompt's random projection. A prompt's vector has length 1, spread over all its numbers: beside the token's
-position (standard deviation 1) its 0.1 was not heard. Cubes were found to 2 px, and in 2,700 steps the transformer had
-not learnt to look at the one that was asked for; beginning with this gain it had in 150."""
+position (standard deviation 1) its 0.1 is hardly heard. docs/prompts.md has what was tried."""
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_MODE = 0o644  # safetensors writes 0600, which another user's policy server could not read
 

@@ -153,7 +153,7 @@ class Dataset:
         prompts: `(samples,)`, number of each sample's prompt in `texts`; -1 where its shard has none.
         cubes: `(samples, colours, 4)` float32, see `vla_training.localisation`; NaN where its shard has none.
         goals: `(samples, colours, dof)` float32 rad, the posture that each colour asks for, NaN where it is not there;
-            None unless every shard has them.
+            None where the shards have none.
     """
 
     images: Pictures
@@ -174,7 +174,7 @@ def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
     """Open every shard of `folders`, pictures stay on disk.
 
     Raises:
-        ConfigError: a folder without shards, or shards of different picture sizes.
+        ConfigError: a folder without shards, or shards that do not belong together.
     """
     images, states, chunks, told, prompts, cubes, goals, episodes = [], [], [], [], [], [], [], 0
     texts: dict[str, int] = {}
@@ -194,6 +194,8 @@ def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
         episodes += len(ends)
     if len({array.shape[1:] for array in images}) > 1:
         raise ConfigError("the data folders hold pictures of different sizes; record them again with one size")
+    if 0 < len(goals) < len(images):
+        raise ConfigError(f"{', '.join(map(str, folders))}: only some scenes have goals; make all of them again")
     return Dataset(
         Pictures(images),
         np.concatenate(states),
@@ -203,7 +205,7 @@ def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
         tuple(texts),
         np.concatenate(prompts),
         np.concatenate(cubes),
-        np.concatenate(goals) if len(goals) == len(images) else None,
+        np.concatenate(goals) if goals else None,
     )
 
 

@@ -192,7 +192,7 @@ class Trainer:
             for kind, value in self._optimiser.state[parameter].items():
                 tensors[f"adam.{kind}.{key}"] = torch.as_tensor(value).contiguous()
         if self.average:
-            tensors |= {f"average.{key}": value for key, value in self.average.values.items()}
+            tensors |= {f"average.{key}": value.contiguous() for key, value in self.average.values.items()}
         temporary = self._state_path.with_suffix(".partial")
         counts = {"step": str(self.progress.step), "averaged": str(self.average.count if self.average else 0)}
         save_file({key: value.clone() for key, value in tensors.items()}, temporary, metadata=counts)
@@ -220,8 +220,12 @@ class Trainer:
         except RuntimeError as error:
             raise ModelError(f"{self._state_path} is of another network; use another output folder: {error}") from error
         for key, parameter in self._named.items():
-            kinds = ("step", "exp_avg", "exp_avg_sq")
-            self._optimiser.state[parameter] = {kind: tensors[f"adam.{kind}.{key}"] for kind in kinds}
+            # The fused kernel walks through memory: moments must lie as their parameter does, channels last or not.
+            moments = {
+                kind: torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"adam.{kind}.{key}"])
+                for kind in ("exp_avg", "exp_avg_sq")
+            }
+            self._optimiser.state[parameter] = {"step": tensors[f"adam.step.{key}"], **moments}
         if self.average:
             self.average.values = _below(tensors, "average.")
             self.average.count = int(counts["averaged"])

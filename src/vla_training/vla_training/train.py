@@ -64,7 +64,10 @@ def loss_of(policy: ACTPolicy, batch: Batch) -> Tensor:
 
 
 class Learner(nn.Module):
-    """A policy that listens, and beside it a head that must find every cube, see `vla_training.eyes`."""
+    """A policy that listens, and beside it a head that must find every cube, see `vla_training.eyes`.
+
+    From then on the ResNet of the policy sees only what `loss` gives it; `act.folded` makes a policy without that.
+    """
 
     def __init__(self, policy: ACTPolicy) -> None:
         """Add a head to the ResNet of `policy`, which is trained in place."""
@@ -72,6 +75,7 @@ class Learner(nn.Module):
         self.policy = policy
         self.head = CubeHead(policy.model.encoder_img_feat_input_proj.in_channels, len(NAMED))
         self._pictures = self._features = torch.empty(0)
+        self._each = 1
         policy.model.backbone.register_forward_pre_hook(lambda _module, _inputs: (self._pictures,))
         policy.model.backbone.register_forward_hook(self._share)
 

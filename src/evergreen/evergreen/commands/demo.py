@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 DETAILS = """\
 Starts the simulation, the cameras, the policy and the arm through evergreen_bringup's demo.launch.xml, lays out a
 random scene for each episode, and lets the policy put the black cube on the spot. Writes demo.json, cameras.png,
-latency.png, demo.mp4 and demo.log, and prompts.png where the prompt changed. Ctrl-C and SIGTERM stop every process.
-The exit code is 0 once all episodes were played, however many succeeded.
+latency.png, demo.mp4 and demo.log, and prompts.png where the prompt changed and it films. Ctrl-C and SIGTERM stop every
+process. The exit code is 0 once all episodes were played, however many succeeded.
 
 With --update it tells the story of an update instead: the first model works, a deployment through a stand-in
 Greengrass nucleus names another one, which takes over while the arm moves; then a broken one is deployed and kept
@@ -54,7 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="the next prompt, said once the arm has lifted what was asked for before; may be given several times",
+        help="the next prompt, said once the arm has lifted what was asked for before; up to three times, each for"
+        " another cube. --time-limit is for all prompts of an episode together",
     )
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="where models lie (default: ./models)")
     parser.add_argument(
@@ -81,7 +82,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the content of demo.json at the end, and only that")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the processes write")
     story = parser.add_argument_group("the story of an update")
-    story.add_argument("--update", action="store_true", help="tell it; --episodes and --policy do not count then")
+    story.add_argument(
+        "--update",
+        action="store_true",
+        help="tell it; --episodes, --policy, --prompt and --then do not count then",
+    )
     story.add_argument(
         "--from", dest="before", default="", metavar="NAME", help="model that drives first (default: the black one)"
     )
@@ -180,7 +185,7 @@ COMMAND = Command(
         "evergreen demo --policy models/evergreen-black --json",
         'evergreen demo --policy models/evergreen-prompt --prompt "the white one, please"',
         (
-            'evergreen demo --episodes 1 --policy models/evergreen-prompt --prompt "the white one, please"'
+            'evergreen demo --episodes 1 --time-limit 40 --policy models/evergreen-prompt --prompt "the white one"'
             ' --then "now the black cube" --then "take the red one"'
         ),
         "evergreen demo --update",

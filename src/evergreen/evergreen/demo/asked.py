@@ -31,11 +31,12 @@ class Turn:
 class Conversation:
     """Follows the prompts in force, and knows which of a plan is to be said next.
 
-    A person may type prompts of their own between those of the plan.
+    A person may type a prompt of their own, which ends the plan.
     """
 
-    def __init__(self, plan: Sequence[Request], stamp_ns: int) -> None:
-        """Begin with the first request of the plan, which is in force."""
+    def __init__(self, plan: Sequence[Request], stamp_ns: int, target: str = "") -> None:
+        """Begin with the first request of the plan, which is in force; `target` counts where that asks for nothing."""
+        self._target = target
         self._to_say = list(plan[1:])
         self._meant = {request.prompt: request.target for request in plan}
         self._said = plan[0].prompt
@@ -44,7 +45,13 @@ class Conversation:
     @property
     def target(self) -> str:
         """The cube that was asked for last: it counts until a prompt asks for another."""
-        return next(turn.request.target for turn in reversed(self.turns) if turn.request.target)
+        return next((turn.request.target for turn in reversed(self.turns) if turn.request.target), self._target)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the plan has more to say, or what was said last is not in force yet."""
+        spoken = [turn.request.prompt for turn in self.turns]
+        return self._said not in spoken or (bool(self._to_say) and spoken[-1] == self._said)
 
     @property
     def excused(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,22 +43,22 @@ def _label(picture: Image, text: str) -> None:
     cv2.putText(picture, text, (7, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, _INK, 1, cv2.LINE_AA)
 
 
-def contact_sheet(jpegs: Mapping[str, bytes], path: Path, columns: int = 4) -> None:
-    """Write one PNG with the newest picture of every camera, each with its name.
+def contact_sheet(jpegs: Iterable[tuple[str, bytes]], path: Path, columns: int = 4) -> None:
+    """Write one PNG with pictures, each with its caption, row by row.
 
-    Cameras that never delivered have an empty JPEG and appear as a dark tile that says so.
+    What never came has an empty JPEG and appears as a dark tile that says so.
     """
-    pictures: dict[str, Image | None] = {name: _decode(jpeg) for name, jpeg in jpegs.items()}
-    shapes = [picture.shape[:2] for picture in pictures.values() if picture is not None]
+    pictures = [(caption, _decode(jpeg)) for caption, jpeg in jpegs]
+    shapes = [picture.shape[:2] for _, picture in pictures if picture is not None]
     height, width = max(shapes, default=(240, 320))
     rows = math.ceil(len(pictures) / columns)
     sheet = np.full((rows * height, columns * width, 3), _PAPER, np.uint8)
-    for index, (name, picture) in enumerate(pictures.items()):
+    for index, (caption, picture) in enumerate(pictures):
         top, left = index // columns * height, index % columns * width
         tile = sheet[top : top + height, left : left + width]
         if picture is not None:
             tile[: picture.shape[0], : picture.shape[1]] = picture
-        _label(tile, name if picture is not None else f"{name}: no picture")
+        _label(tile, caption if picture is not None else f"{caption}: no picture")
     _write_png(path, sheet)
 
 
@@ -66,20 +66,20 @@ def prompt_strip(shots: Sequence[Shot], told: Sequence[Turn], ended_ns: int, pat
     """Write one PNG with a row for each prompt: `STRIP_COLUMNS` moments from when it came into force on.
 
     Args:
-        shots: of one camera.
+        shots: of one camera, at least one.
         told: the prompts of an episode.
         ended_ns: when the episode ended.
         path: of the PNG.
     """
     ends = [turn.stamp_ns for turn in told[1:]] + [ended_ns]
-    tiles: dict[str, bytes] = {}
+    tiles: list[tuple[str, bytes]] = []
     for turn, end_ns in zip(told, ends, strict=True):
         last = turn is told[-1]  # the others end where the next row begins
         for column, moment in enumerate(np.linspace(turn.stamp_ns, end_ns, STRIP_COLUMNS, endpoint=last)):
             shot = min(shots, key=lambda each: abs(each.stamp_ns - moment))
             time_s = (moment - told[0].stamp_ns) / NS_PER_S
             words = f'  "{turn.request.prompt}"' if column == 0 else ""
-            tiles[f"{time_s:.1f} s{words}{' ' * len(tiles)}"] = shot.jpeg  # trailing spaces: each tile its own name
+            tiles.append((f"{time_s:.1f} s{words}", shot.jpeg))
     contact_sheet(tiles, path, columns=STRIP_COLUMNS)
 
 

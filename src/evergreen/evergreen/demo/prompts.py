@@ -5,10 +5,11 @@ from __future__ import annotations
 import select
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
+from evergreen.demo.asked import Request
 from evergreen.demo.models import Choice
 from vla_core.errors import ConfigError
 from vla_core.metadata import DEAF
@@ -35,6 +36,26 @@ def asked_for(choice: Choice, prompt: str, option: str = "--prompt") -> str:
     if match.reason:
         raise ConfigError(f"{option}: {match.reason}")
     return match.target
+
+
+def asked_next(choice: Choice, prompts: Sequence[str], first: str) -> tuple[Request, ...]:
+    """What the prompts that follow ask the chosen model for, after the cube `first`.
+
+    Raises:
+        ConfigError: the model does not listen or does not understand one, or they ask for a cube twice or for too many.
+    """
+    manifest = choice.manifest
+    if prompts and manifest.prompt_encoder is None and manifest.policy_type in DEAF:
+        raise ConfigError(f"--then: {manifest.label} does not listen: it always does {manifest.prompt!r}")
+    if not all(prompt.strip() for prompt in prompts):
+        raise ConfigError("--then needs a sentence")
+    from vla_sim.layout import MOST_CUBES  # noqa: PLC0415  loads numpy
+
+    requests = tuple(Request(prompt, asked_for(choice, prompt, "--then")) for prompt in prompts)
+    targets = [first, *(request.target for request in requests)]
+    if len(set(targets)) < len(targets) or len(targets) > MOST_CUBES:
+        raise ConfigError(f"--then: {', '.join(targets)} are asked for; name each once, and {MOST_CUBES} at most")
+    return requests
 
 
 class PromptLine:

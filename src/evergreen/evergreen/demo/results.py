@@ -23,11 +23,11 @@ class Episode:
     Attributes:
         index: from 1.
         seed: of the scene.
-        success: the right cube rests on the spot, released, and the other was not moved.
+        success: the right cube rests on the spot, released, and none was moved that nobody had asked for.
         seconds: from start to success, or to the time limit.
         detail: why it did not succeed, else empty.
-        distance_m: of the right cube from the spot at the end.
-        told: what a model that listens was asked for, one after another.
+        distance_m: of the right cube from the spot at the end; None where it is not there.
+        told: what was asked for, one after another, where any cube may be asked for.
         ended_ns: by the system's clock.
     """
 
@@ -36,7 +36,7 @@ class Episode:
     success: bool
     seconds: float
     detail: str = ""
-    distance_m: float = 0.0
+    distance_m: float | None = 0.0
     told: Sequence[Turn] = ()
     ended_ns: int = 0
 
@@ -47,7 +47,7 @@ class Episode:
             "seed": self.seed,
             "success": self.success,
             "seconds": round(self.seconds, 2),
-            "distance_mm": round(self.distance_m * 1000, 1),
+            "distance_mm": None if self.distance_m is None else round(self.distance_m * 1000, 1),
             "detail": self.detail,
             **({"prompts": [turn.as_dict() for turn in self.told]} if self.told else {}),
         }

@@ -11,10 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from evergreen.demo import models, pictures, stage
-from evergreen.demo.asked import Request
 from evergreen.demo.graph import Graph
 from evergreen.demo.log import Log
-from evergreen.demo.prompts import PromptLine, asked_for
+from evergreen.demo.prompts import PromptLine, asked_for, asked_next
 from evergreen.demo.resources import exclusive, writing
 from evergreen.demo.results import MIN_REALTIME_FACTOR, Results
 from evergreen.demo.screen import Screen, score
@@ -63,7 +62,7 @@ def _play(
     from vla_ros.spinning import spinning  # noqa: PLC0415  as above
 
     target = asked_for(choice, options.prompt)
-    then = tuple(Request(prompt, asked_for(choice, prompt, "--then")) for prompt in options.then)
+    then = asked_next(choice, options.then, target)
     listens = choice.manifest.prompt_encoder is not None
     plan = make_plan(find_launch_file("evergreen_bringup", "demo.launch.xml"), arguments)
     log = Log(options.out / "demo.log", console, verbose=options.verbose)
@@ -126,22 +125,28 @@ def _write(options: Options, results: Results, graph: Graph, console: Console) -
     out = options.out
     results.write(out / "demo.json")
     stills = graph.stills()
-    pictures.contact_sheet({name: stills.get(name, b"") for name in results.cameras}, out / "cameras.png")
+    pictures.contact_sheet([(name, stills.get(name, b"")) for name in results.cameras], out / "cameras.png")
     pictures.latency_plot(results.latencies, out / "latency.png", f"{results.policy}, {_path_name(results)}")
     names = ["demo.json", "cameras.png", "latency.png"]
+    (out / "prompts.png").unlink(missing_ok=True)  # an earlier run's
     if options.video:
         with console.status("writing the video"):
             pictures.video(graph.shots(), out / "demo.mp4")
         names.append("demo.mp4")
-        if turned := [episode for episode in results.episodes if len(episode.told) > 1]:
-            newest = turned[-1]
-            shots = [shot for shot in graph.shots() if shot.camera == stage.FILMED[-1]]
-            pictures.prompt_strip(shots, newest.told, newest.ended_ns, out / "prompts.png")
-            names.append("prompts.png")
+        names += ["prompts.png"] if _write_strip(results, graph, out / "prompts.png") else []
     names.append("demo.log")
     seen = "see " + " ".join(str(out / name) for name in names)
     for line in ["", *_summary(results), seen]:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _write_strip(results: Results, graph: Graph, path: Path) -> bool:
+    """Write what the last episode in which the prompt changed looked like; whether there was one, and it was filmed."""
+    turned = [episode for episode in results.episodes if len(episode.told) > 1]
+    shots = [shot for shot in graph.shots() if shot.camera == stage.FILMED[-1]]
+    if turned and shots:
+        pictures.prompt_strip(shots, turned[-1].told, turned[-1].ended_ns, path)
+    return bool(turned and shots)
 
 
 def _path_name(results: Results) -> str:

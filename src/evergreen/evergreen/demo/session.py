@@ -157,9 +157,9 @@ class Session:
             episode = self._play_one(index)
             self.finished.append(episode)
             mark = "placed" if episode.success else f"NOT placed: {episode.detail}"
+            far = "" if episode.distance_m is None else f"  {episode.distance_m * 1000:.0f} mm from the spot"
             self.screen.say(
-                f"episode {index}/{self.plan.episodes}  seed {episode.seed}  {mark}"
-                f"  {episode.seconds:.1f} s  {episode.distance_m * 1000:.0f} mm from the spot"
+                f"episode {index}/{self.plan.episodes}  seed {episode.seed}  {mark}  {episode.seconds:.1f} s{far}"
             )
         if not self._photographed:
             self._photograph()
@@ -199,7 +199,7 @@ class Session:
         requests = self._requests()
         names = self._lay(seed, requests)
         self._wait(lambda: False, SETTLE_S)  # the cubes come to rest
-        asked = Conversation(requests, time.time_ns())
+        asked = Conversation(requests, time.time_ns(), self.plan.target)
         self.graph.caption = self._caption(asked, index, seed)
         self._began_s = time.monotonic()
         self.graph.recording = True
@@ -212,12 +212,12 @@ class Session:
             self.graph.caption = self._caption(asked, index, seed)
             self._doing = f"the policy moves the {asked.target} cube to the spot"
             self._watch_time()
-            outcome.update(self._judge(asked, names))
+            outcome.update(self._judge(asked, names, wrong=bool(outcome.get("wrong_lifted"))))
             if outcome["lifted"] and not self._photographed:
                 self._photograph()
             if (prompt := asked.next(lifted=outcome["lifted"])) is not None:
                 self.robot.say(prompt)
-            if not outcome["success"]:
+            if not outcome["success"] or asked.goes_on:
                 succeeded_s.clear()
                 return False
             succeeded_s.append(time.monotonic())
@@ -229,32 +229,40 @@ class Session:
         simulated_s, monotonic_s = self._simulated_s(), time.monotonic()
         self.realtime_factor = (simulated_s - self._clock[0]) / (monotonic_s - self._clock[1])
         told = tuple(asked.turns) if self.plan.cubes is not None else ()
-        return Episode(
-            index, seed, success, seconds, why_not(outcome), float(outcome["distance_m"]), told, time.time_ns()
-        )
+        detail = "" if success else why_not(outcome)
+        return Episode(index, seed, success, seconds, detail, outcome["distance_m"], told, time.time_ns())
 
     def _requests(self) -> list[Request]:
         """What is asked for in the episode that begins: the plan anew, or what somebody typed last."""
+        own = Request(self.plan.prompt, self.plan.target)
         if not self.plan.then:
-            return [Request(self.graph.prompt or self.plan.prompt, self.graph.prompt_target or self.plan.target)]
+            typed = self.graph.prompt not in ("", self.plan.prompt)
+            return [Request(self.graph.prompt, self.graph.prompt_target) if typed else own]
         if self.graph.prompt not in ("", self.plan.prompt):
             self.robot.say(self.plan.prompt)
-            self._wait(lambda: self.graph.prompt == self.plan.prompt, SERVICE_TIMEOUT_S)
-        return [Request(self.plan.prompt, self.plan.target), *self.plan.then]
+            if not self._wait(lambda: self.graph.prompt == self.plan.prompt, SERVICE_TIMEOUT_S):
+                raise DemoError(f"the policy did not hear {self.plan.prompt!r} within {SERVICE_TIMEOUT_S:.0f} s")
+        return [own, *self.plan.then]
 
     def _lay(self, seed: int, requests: Sequence[Request]) -> Sequence[str] | None:
         """Begin a scene in which all that is asked for lies there; the cubes, where any may be asked for."""
-        scene: dict[str, Any] = {"variety": self.plan.variety, "target": requests[0].target}
+        targets = [request.target or self.plan.target for request in requests]
+        scene: dict[str, Any] = {"variety": self.plan.variety, "target": targets[0]}
         if self.plan.cubes is not None:
-            scene["names"] = self.plan.cubes(seed, list(dict.fromkeys(request.target for request in requests)))
+            scene["names"] = self.plan.cubes(seed, targets)
         self.simulation.reset(seed, keep_arm=True, **scene)
         return scene.get("names")
 
-    def _judge(self, asked: Conversation, names: Sequence[str] | None) -> Mapping[str, Any]:
-        """How the task stands; a person may ask for a cube that is not there."""
+    def _judge(self, asked: Conversation, names: Sequence[str] | None, *, wrong: bool) -> Mapping[str, Any]:
+        """How the task stands; a person may ask for a cube that is not there.
+
+        `wrong`: a wrong cube has been lifted already, which a later prompt for that cube does not mend.
+        """
         if names is not None and asked.target not in names:
-            return {"success": False, "lifted": False, "distance_m": 0.0, "absent": asked.target}
-        return {"absent": "", **self.simulation.outcome(asked.target, asked.excused)}
+            return {"success": False, "lifted": False, "distance_m": None, "absent": asked.target}
+        found = self.simulation.outcome(asked.target, asked.excused)
+        wrong = wrong or found["wrong_lifted"]
+        return {**found, "absent": "", "wrong_lifted": wrong, "success": found["success"] and not wrong}
 
     def _caption(self, asked: Conversation, index: int, seed: int) -> str:
         who = self.plan.policy if self.plan.cubes is None else f'"{asked.turns[-1].request.prompt}"'
