@@ -1,6 +1,7 @@
 """Training a policy that listens, on synthetic data."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,6 +252,29 @@ class TestSeveralPromptsAPicture:
             assert len(set(scenes[first : first + batches.ASKED_AT_ONCE])) == 1, "of one picture"
             assert len(set(asked[first : first + batches.ASKED_AT_ONCE])) > 1
         assert (answers == answers[:, :1]).all()
+
+    def test_phase_h_begins_a_new_transformer_and_keeps_the_resnet(self, tmp_path, encoder):
+        self.make(tmp_path / "scenes", encoder)
+        config = config_for(tmp_path / "data", encoder, CHANGES)
+        phase = replace(config.end_to_end, learning_rate=1e-9)  # what begins anew shows; what is learnt does not
+        far = replace(config.end_to_end, learning_rate=3e-3)
+        config = replace(config, end_to_end=far, see_data=(tmp_path / "scenes",), hear=phase, head=phase)
+        checkpoint = train.Run(config, tmp_path / "trained").best()
+        assert checkpoint.name == "B-00002"
+        after, before = (act.load_checkpoint(checkpoint.with_name(name))[0] for name in ("B-00002", "A-00002"))
+        moved = {
+            key: float((value - before.model.state_dict()[key]).abs().max())
+            for key, value in after.model.state_dict().items()
+        }
+        assert max(far for key, far in moved.items() if key.startswith("backbone.")) == 0.0
+        assert moved["action_head.weight"] > 0.002, "as it was before phase A"
+        phases = [json.loads(line)["phase"] for line in (tmp_path / "trained/log.jsonl").read_text().splitlines()]
+        assert phases == ["A", "H", "B"]
+
+    def test_phase_h_alone_is_refused(self, tmp_path, encoder):
+        config = config_for(tmp_path / "data", encoder, CHANGES)
+        with pytest.raises(ConfigError, match="hear prepares phase head"):
+            replace(config, hear=config.end_to_end)
 
     def test_looking_once_is_as_good_as_looking_for_each(self, tmp_path, encoder):
         run, drawn, _ = self.make(tmp_path / "data", encoder)

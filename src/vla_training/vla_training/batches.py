@@ -98,13 +98,10 @@ class Batches:
         """Phase S's or A's batch for a step."""
         rng = generator(self._seed, PHASE_A, step)
         index = rng.integers(0, len(self._data), phase.batch)
-        batch = self._batch(self.pictures(index, phase, rng), index, phase, rng)
-        if self._vectors is None or self._data.goals is None:
-            return batch
-        return self._ask_for_several(batch, self._data.goals[index], self._vectors.colours, rng)
+        return self._batch(self.pictures(index, phase, rng), index, phase, rng)
 
     def cached(self, phase: Phase, step: int, features: Tensor, samples: Indices) -> Batch:
-        """Phase B's batch for a step; `features` `(variants, k, …)` of the samples numbered in `samples` `(k,)`."""
+        """Phase H's or B's batch for a step; `features` `(variants, k, …)` of what `samples` `(k,)` number."""
         rng = generator(self._seed, PHASE_B, step)
         chosen = rng.integers(0, len(samples), phase.batch)
         variant = rng.integers(0, len(features), phase.batch)
@@ -118,7 +115,7 @@ class Batches:
         if self._vectors is not None:
             prompts = _noisy(self._vectors.texts[self._data.prompts[index]], rng)
             cubes = torch.from_numpy(in_cropped(self._data.cubes[index], *self._data.images.size))
-        return Batch(
+        batch = Batch(
             seen,
             (states - self._state["mean"]) / self._state["std"],
             self._normalised(chunks),
@@ -126,6 +123,9 @@ class Batches:
             prompts,
             cubes,
         )
+        if self._vectors is None or self._data.goals is None:
+            return batch
+        return self._ask_for_several(batch, self._data.goals[index], self._vectors.colours, rng)
 
     def _normalised(self, chunks: Tensor) -> Tensor:
         return (chunks - self._action["mean"]) / self._action["std"]
@@ -147,7 +147,7 @@ class Batches:
         )
 
     def subset(self, count: int) -> Indices:
-        """The samples that phase B uses: `count` at random, or all where that is 0."""
+        """The samples that a cache holds: `count` at random, or all where that is 0."""
         if not 0 < count < len(self._data):
             return np.arange(len(self._data))
         rng = generator(self._seed, CACHE, len(self._data))

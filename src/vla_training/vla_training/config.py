@@ -108,9 +108,11 @@ class TrainConfig:
         see: phase S, everything, on pictures of random scenes; may be left out.
         end_to_end: phase A, everything, on demonstrations.
         refine: phase R, everything again from where phase A ended; may be left out.
+        hear: phase H, a new transformer on cached features of random scenes, in each of which several cubes are asked
+            for at once; before phase B, and only there. May be left out.
         head: phase B, the transformer alone on cached picture features; may be left out.
-        cached_variants: noisy copies of each picture in phase B's cache.
-        cached_pictures: how many pictures phase B draws at random for its cache; 0 is all.
+        cached_variants: noisy copies of each picture in the cache of phases H and B.
+        cached_pictures: how many pictures each of these draws at random for its cache; 0 is all.
         selection: how the best checkpoint of the last phase is found.
     """
 
@@ -132,13 +134,16 @@ class TrainConfig:
     selection: Selection = field(default_factory=Selection)
     prompt_encoder: Path | None = None
     refine: Phase | None = None
+    hear: Phase | None = None
     start: Path | None = None
 
     def __post_init__(self) -> None:
         if bool(self.prompt_encoder) != bool(self.policy.prompt_dim):
             raise ConfigError("prompt_encoder and policy.prompt_dim go together: name both, or neither")
-        if not self.data or (self.see and not self.see_data):
-            raise ConfigError("data, and with phase see also see_data, must name folders")
+        if not self.data or ((self.see or self.hear) and not self.see_data):
+            raise ConfigError("data, and with phase see or hear also see_data, must name folders")
+        if self.hear and not (self.head and self.prompt_encoder):
+            raise ConfigError("phase hear prepares phase head of a policy with a prompt_encoder; name these too")
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -154,7 +159,7 @@ def load_config(path: Path) -> TrainConfig:
         for key in ("data", "see_data"):
             raw[key] = _folders(raw.get(key, []), key)
         for key, kind in PARTS.items():
-            if key in raw:
+            if raw.get(key) is not None:  # null leaves out what `like` names
                 raw[key] = _build(kind, raw[key], key)
         for key in ("prompt_encoder", "start"):
             if raw.get(key):
@@ -169,6 +174,7 @@ PARTS: Mapping[str, type[Any]] = {
     "see": Phase,
     "end_to_end": Phase,
     "refine": Phase,
+    "hear": Phase,
     "head": Phase,
     "policy": ActSettings,
     "selection": Selection,

@@ -2,7 +2,9 @@
 
 Phase S and A train everything end to end, on random scenes and on demonstrations. Phase R, which may be left out, does
 what A does once more from there: its rate rises again and falls. Phase B, which may be left out, freezes the ResNet,
-computes its features once, and trains the transformer on them. Late checkpoints of the last phase play in closed loop,
+computes its features once, and trains the transformer on them; phase H before it lets a new transformer learn whom a
+prompt means, from scenes that are asked about several cubes at once. Late checkpoints of the last phase play in closed
+loop,
 and the one that succeeds most often is the result: a LeRobot checkpoint with an ONNX graph and a manifest. Run it again
 with the same output folder and it continues where it was stopped.
 """
@@ -52,7 +54,8 @@ class PassThrough(nn.Module):
 
 def loss_of(policy: ACTPolicy, batch: Batch) -> Tensor:
     """Mean absolute error of the normalised chunk, as far as its prompt asks: ACT's loss without the VAE part."""
-    seen = {IMAGES: [batch.pictures], STATE: batch.states}
+    each = len(batch.states) // len(batch.pictures)
+    seen = {IMAGES: [batch.pictures.repeat_interleave(each, 0) if each > 1 else batch.pictures], STATE: batch.states}
     if batch.prompts is not None:
         seen[ENVIRONMENT_KEY] = batch.prompts
     predicted = policy.model(seen)[0].float()
@@ -130,16 +133,32 @@ class Run:
                 yield folder, phase
 
     def head(self, phase: Phase) -> Iterator[Path]:
-        """Phase B, from where phase A ended; yields a checkpoint folder now and then."""
-        batches = self._batches(self.data, self.stats, self.config.seed)
-        samples = batches.subset(self.config.cached_pictures)
+        """Phases H and B, from where the phase before ended; yields a checkpoint folder of B now and then."""
         policy = act.folded(self.policy)
         backbone = policy.model.backbone
-        features = cache(lambda: batches.features(backbone, phase, samples, self.config.cached_variants))
+        if (hear := self.config.hear) is not None:
+            torch.manual_seed(self.config.seed)
+            policy = act.folded(act.build(self.config.policy))
         policy.model.backbone = PassThrough()
         policy.train()
+        if hear is not None:
+            scenes = self._batches(self._load(self.config.see_data), self.stats, self.config.seed + SEED_STEP)
+            for _ in self._cached("H", hear, policy, backbone, scenes):
+                pass
+        demonstrations = self._batches(self.data, self.stats, self.config.seed)
+        for trainer in self._cached("B", phase, policy, backbone, demonstrations):
+            folder = self._checkpoints / f"B-{trainer.progress.step:05d}"
+            act.save_checkpoint(_assembled(policy, backbone, trainer), self.stats, folder)
+            yield folder
+
+    def _cached(
+        self, name: str, phase: Phase, policy: ACTPolicy, backbone: nn.Module, batches: Batches
+    ) -> Iterator[Trainer]:
+        """A phase of the transformer alone, on features that are computed once; yields at each checkpoint."""
+        samples = batches.subset(self.config.cached_pictures)
+        features = cache(lambda: batches.features(backbone, phase, samples, self.config.cached_variants))
         trainer = Trainer(
-            "B",
+            name,
             policy,
             phase,
             loss_of=lambda batch: loss_of(policy, batch),
@@ -147,11 +166,9 @@ class Run:
             folder=self.folder,
         )
         trainer.restore()
-        for step in trainer.run():
+        for _ in trainer.run():
             self._plot()
-            folder = self._checkpoints / f"B-{step:05d}"
-            act.save_checkpoint(_assembled(policy, backbone, trainer), self.stats, folder)
-            yield folder
+            yield trainer
 
     def best(self) -> Path:
         """All phases from A on, and the checkpoint that succeeds most often in closed loop; of equals, the last."""
