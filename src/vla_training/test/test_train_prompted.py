@@ -258,18 +258,19 @@ class TestSeveralPromptsAPicture:
         config = config_for(tmp_path / "data", encoder, CHANGES)
         phase = replace(config.end_to_end, learning_rate=1e-9)  # what begins anew shows; what is learnt does not
         far = replace(config.end_to_end, learning_rate=3e-3)
-        config = replace(config, end_to_end=far, see_data=(tmp_path / "scenes",), hear=phase, head=phase)
+        config = replace(config, end_to_end=far, see_data=(tmp_path / "scenes",), hear=phase, head=phase, finish=phase)
         checkpoint = train.Run(config, tmp_path / "trained").best()
-        assert checkpoint.name == "B-00002"
-        after, before = (act.load_checkpoint(checkpoint.with_name(name))[0] for name in ("B-00002", "A-00002"))
+        assert checkpoint.name == "F-00002"
+        last, after, before = (act.load_checkpoint(checkpoint.with_name(f"{phase}-00002"))[0].model for phase in "FBA")
+        ends = ((value, last.state_dict()[key]) for key, value in after.state_dict().items() if "running" not in key)
+        assert all(torch.allclose(*pair, rtol=2e-3, atol=1e-4) for pair in ends), "phase F goes on from phase B"
         moved = {
-            key: float((value - before.model.state_dict()[key]).abs().max())
-            for key, value in after.model.state_dict().items()
+            key: float((value - before.state_dict()[key]).abs().max()) for key, value in after.state_dict().items()
         }
         assert max(far for key, far in moved.items() if key.startswith("backbone.")) == 0.0
         assert moved["action_head.weight"] > 0.002, "as it was before phase A"
         phases = [json.loads(line)["phase"] for line in (tmp_path / "trained/log.jsonl").read_text().splitlines()]
-        assert phases == ["A", "H", "B"]
+        assert phases == ["A", "H", "B", "F"]
 
     def test_phase_h_alone_is_refused(self, tmp_path, encoder):
         config = config_for(tmp_path / "data", encoder, CHANGES)

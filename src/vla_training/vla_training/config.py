@@ -111,6 +111,7 @@ class TrainConfig:
         hear: phase H, a new transformer on cached features of random scenes, in each of which several cubes are asked
             for at once; before phase B, and only there. May be left out.
         head: phase B, the transformer alone on cached picture features; may be left out.
+        finish: phase F, everything once more from where phase B ended; may be left out.
         cached_variants: noisy copies of each picture in the cache of phases H and B.
         cached_pictures: how many pictures each of these draws at random for its cache; 0 is all.
         selection: how the best checkpoint of the last phase is found.
@@ -135,6 +136,7 @@ class TrainConfig:
     prompt_encoder: Path | None = None
     refine: Phase | None = None
     hear: Phase | None = None
+    finish: Phase | None = None
     start: Path | None = None
 
     def __post_init__(self) -> None:
@@ -144,6 +146,8 @@ class TrainConfig:
             raise ConfigError("data, and with phase see or hear also see_data, must name folders")
         if self.hear and not (self.head and self.prompt_encoder):
             raise ConfigError("phase hear prepares phase head of a policy with a prompt_encoder; name these too")
+        if self.finish and not self.head:
+            raise ConfigError("phase finish goes on from phase head; name that too, or use refine")
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -175,6 +179,7 @@ PARTS: Mapping[str, type[Any]] = {
     "end_to_end": Phase,
     "refine": Phase,
     "hear": Phase,
+    "finish": Phase,
     "head": Phase,
     "policy": ActSettings,
     "selection": Selection,

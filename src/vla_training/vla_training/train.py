@@ -128,9 +128,7 @@ class Run:
         for name, phase, after, apart in phases:
             batches = self._batches(self.data, self.stats, self.config.seed + apart)
             for step in self._whole(name, phase, batches, after):
-                folder = self._checkpoints / f"{name}-{step:05d}"
-                act.save_checkpoint(act.folded(self.policy), self.stats, folder)
-                yield folder, phase
+                yield self._save(act.folded(self.policy), f"{name}-{step:05d}"), phase
 
     def head(self, phase: Phase) -> Iterator[Path]:
         """Phases H and B, from where the phase before ended; yields a checkpoint folder of B now and then."""
@@ -147,9 +145,19 @@ class Run:
                 pass
         demonstrations = self._batches(self.data, self.stats, self.config.seed)
         for trainer in self._cached("B", phase, policy, backbone, demonstrations):
-            folder = self._checkpoints / f"B-{trainer.progress.step:05d}"
-            act.save_checkpoint(_assembled(policy, backbone, trainer), self.stats, folder)
-            yield folder
+            whole = _assembled(policy, backbone, trainer)
+            # For phase F; what it lacks are counts that only a running average of BatchNorm without momentum needs.
+            self.policy.load_state_dict(whole.state_dict(), strict=False)
+            yield self._save(whole, f"B-{trainer.progress.step:05d}")
+
+    def finish(self, phase: Phase) -> Iterator[Path]:
+        """Phase F: everything, from where phase B ended; yields a checkpoint folder now and then."""
+        for step in self._whole("F", phase, self._batches(self.data, self.stats, self.config.seed + 3 * SEED_STEP)):
+            yield self._save(act.folded(self.policy), f"F-{step:05d}")
+
+    def _save(self, policy: ACTPolicy, name: str) -> Path:
+        act.save_checkpoint(policy, self.stats, self._checkpoints / name)
+        return self._checkpoints / name
 
     def _cached(
         self, name: str, phase: Phase, policy: ACTPolicy, backbone: nn.Module, batches: Batches
@@ -172,15 +180,21 @@ class Run:
 
     def best(self) -> Path:
         """All phases from A on, and the checkpoint that succeeds most often in closed loop; of equals, the last."""
-        last = "B" if self.config.head else "R" if self.config.refine else "A"
-        for checkpoint, phase in self.end_to_end():
+        phases = {"F": self.config.finish, "B": self.config.head, "R": self.config.refine}
+        last = next((name for name, phase in phases.items() if phase), "A")
+        for checkpoint, phase in self._all():
             if checkpoint.name.startswith(last):
                 self._play_late(checkpoint, phase)
-        if (head := self.config.head) is not None:
-            for checkpoint in self.head(head):
-                self._play_late(checkpoint, head)
         found = sorted(path for path in self._checkpoints.glob(f"{last}-*") if path.is_dir())
         return max(reversed(found), key=lambda checkpoint: (self._score_of(checkpoint) or Score(0, 0, 0)).merit)
+
+    def _all(self) -> Iterator[tuple[Path, Phase]]:
+        """Every phase from A on; yields its checkpoints."""
+        yield from self.end_to_end()
+        if (head := self.config.head) is not None:
+            yield from ((checkpoint, head) for checkpoint in self.head(head))
+        if (finish := self.config.finish) is not None:
+            yield from ((checkpoint, finish) for checkpoint in self.finish(finish))
 
     def _play_late(self, checkpoint: Path, phase: Phase) -> None:
         """Score a checkpoint, if the phase has come so far that it may be the best."""
