@@ -117,7 +117,8 @@ def test_shipped_models_match_their_manifests(model):
     graph = OnnxPolicy(model / ONNX_FILE)
     camera = about.cameras[graph.camera]
     assert (camera.width, camera.height) == (graph.width, graph.height)
-    answer = graph(np.zeros((graph.height, graph.width, 3), np.uint8), np.zeros(about.dof))
+    vector = [np.zeros(about.prompt_encoder.dim)] if about.prompt_encoder else []
+    answer = graph(np.zeros((graph.height, graph.width, 3), np.uint8), np.zeros(about.dof), *vector)
     assert answer.shape == (about.chunk_size, about.dof)
 
 
