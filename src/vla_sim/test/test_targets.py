@@ -3,7 +3,12 @@
 import pytest
 
 from vla_core.errors import ConfigError
-from vla_sim.targets import target_of
+from vla_sim.scene import OBJECTS
+from vla_sim.targets import MOST_CUBES, target_of
+
+
+def test_a_table_has_as_many_cubes_as_a_scene_has_objects():
+    assert len(OBJECTS) == MOST_CUBES
 
 
 def test_the_one_cube_that_is_named():

@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from vla_sim.layout import MOST_CUBES, NAMED, SECOND, STRANGERS, Aspect
+from vla_sim.layout import NAMED, SECOND, STRANGERS, Aspect
+from vla_sim.targets import MOST_CUBES
 
 FEWEST_CUBES: Final = 2
 

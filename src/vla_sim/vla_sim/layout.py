@@ -35,10 +35,10 @@ from vla_sim.scene import (
     DOF,
     EXTRAS,
     LAMP_DIRECTION,
-    OBJECTS,
     SPOT_XY,
     TABLE_COLOUR,
 )
+from vla_sim.targets import MOST_CUBES
 from vla_sim.targets import NAMED as NAMED  # noqa: PLC0414  whoever draws a scene finds it here
 from vla_sim.truth import CubePose
 
@@ -75,7 +75,6 @@ STRANGERS: Final = ("orange", "purple")
 """Colours of cubes that only lie in the way; each lies between two of NAMED."""
 SECOND: Final = " 2"
 """Ends the name of the second cube of one colour."""
-MOST_CUBES: Final = len(OBJECTS)
 _GREYS: Final[Mapping[str, tuple[float, float]]] = {"black": (0.015, 0.06), "white": (0.86, 0.98)}
 _SHADE: Final = (0.88, 1.12)
 _TINT: Final = (0.95, 1.05)

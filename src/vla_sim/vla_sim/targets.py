@@ -12,6 +12,9 @@ CUBES: Final = ("black", "white")
 NAMED: Final = (*CUBES, "red", "green", "blue", "yellow")
 """Colours that can be asked for, by the word that names them."""
 
+MOST_CUBES: Final = 4
+"""On a table: as many objects as a scene has."""
+
 
 def target_of(prompt: str) -> str:
     """The cube that a prompt names by the word of its colour.

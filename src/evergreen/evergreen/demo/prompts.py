@@ -13,7 +13,7 @@ from evergreen.demo.asked import Request
 from evergreen.demo.models import Choice
 from vla_core.errors import ConfigError
 from vla_core.metadata import DEAF
-from vla_sim.targets import target_of
+from vla_sim.targets import MOST_CUBES, target_of
 
 LOOK_S = 0.2
 """How soon the reader sees that the demo ends."""
@@ -49,8 +49,6 @@ def asked_next(choice: Choice, prompts: Sequence[str], first: str) -> tuple[Requ
         raise ConfigError(f"--then: {manifest.label} does not listen: it always does {manifest.prompt!r}")
     if not all(prompt.strip() for prompt in prompts):
         raise ConfigError("--then needs a sentence")
-    from vla_sim.layout import MOST_CUBES  # noqa: PLC0415  loads numpy
-
     requests = tuple(Request(prompt, asked_for(choice, prompt, "--then")) for prompt in prompts)
     targets = [first, *(request.target for request in requests)]
     if len(set(targets)) < len(targets) or len(targets) > MOST_CUBES:
