@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import ssl  # noqa: F401  before rclpy: otherwise two versions of OpenSSL may clash
 import sys
 import threading
@@ -26,41 +25,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
+from demo_graph import START_TIMEOUT_S, running
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from report import machine, publish
 
+from evergreen.demo import stage
 from evergreen.demo.models import choose
-from evergreen.demo.resources import free_domain, free_port, private_folder
-from evergreen.demo.session import HELD_OUT_SEEDS
-from evergreen.launch.events import Event, Output
-from evergreen.launch.expand import make_plan
-from evergreen.launch.launcher import Launcher
-from evergreen.launch.packages import find_launch_file
+from evergreen.demo.session import scene_seed
 from vla_core.errors import ConfigError, EvergreenError
 from vla_core.latency import LINE_MS, STAGES, summarise
 from vla_core.manifest import Manifest
 from vla_core.observation import IMAGE_KEY, STATE_KEY
-from vla_core.runtime import run_dir
 from vla_policy.serving.address import unix_address
 from vla_policy.serving.client import PolicyClient
 from vla_policy.serving.supervisor import ServerCommand, ServerProcess
 from vla_ros import diagnostics, qos
 from vla_sim.control import SimClient
 
-START_TIMEOUT_S = 120.0
-"""A first start compiles the scene and Python's byte code."""
 WARM_UP_CHUNKS = 3
 """The first chunks wait for discovery and page in what the rest find loaded."""
 SCENE_S = 12.0
 """A fresh scene this often keeps the arm in motion."""
-SCENES_PER_SEED = 1000
-"""As many as a demo's, so that the runs of neighbouring seeds share none."""
 REQUESTS = 300
 REQUEST_TIMEOUT_S = 30.0
-TAIL_LINES = 40
 COUNTED = ("gaps", "holds")
 """The policy's counters that must not move while it drives."""
 
@@ -129,63 +117,16 @@ class Ledger(Node):
         return sorted(self.policy.keys() & self.arm_ms.keys())
 
 
-def scene(seed: int, index: int) -> int:
-    """Seed of a scene that no model has seen."""
-    return HELD_OUT_SEEDS + seed * SCENES_PER_SEED + index
-
-
-class Tail:
-    """Keeps the processes' last lines, for when they fail."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def __call__(self, event: Event) -> None:
-        """Take one event of the launcher."""
-        if isinstance(event, Output):
-            self.lines.append(f"[{event.process}] {event.line}")
-            del self.lines[:-TAIL_LINES]
-
-
 def measure_graph(options: Options, model: Path, folder: Path) -> dict[str, Any]:
     """Latency and its stages through the running graph."""
-    arguments = {
-        "run_dir": str(folder),
-        "http_port": str(free_port()),
-        "seed": str(scene(options.seed, 0)),
-        "model": str(model.absolute()),
-        "autostart": "true",
-    }
-    tail = Tail()
-    plan = make_plan(find_launch_file("evergreen_bringup", "demo.launch.xml"), arguments)
-    with Launcher(plan, on_event=tail) as launcher, ledger() as (book, executor):
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while len(book.complete()) < WARM_UP_CHUNKS:
-            executor.spin_once(timeout_sec=0.1)
-            if time.monotonic() > deadline or not launcher.running:
-                raise SystemExit("no chunk reached the arm:\n" + "\n".join(tail.lines))
+    with running(model, options.seed, folder, Ledger) as graph:
+        book = graph.watcher
+        graph.wait_for_start(lambda: len(book.complete()) >= WARM_UP_CHUNKS, "the first chunks")
         book.reset()
         with SimClient(folder / "simulator.sock") as simulation, changing_scenes(simulation, options.seed):
-            began = time.monotonic()
-            while time.monotonic() - began < options.seconds and launcher.running:
-                executor.spin_once(timeout_sec=0.1)
+            graph.wait(lambda: False, options.seconds)
             realtime_factor = simulation.status().get("realtime_factor")
         return account(book) | {"seconds": options.seconds, "realtime_factor": realtime_factor}
-
-
-@contextlib.contextmanager
-def ledger() -> Iterator[tuple[Ledger, SingleThreadedExecutor]]:
-    """The booking node and its executor."""
-    rclpy.init()
-    executor = SingleThreadedExecutor()
-    book = Ledger()
-    executor.add_node(book)
-    try:
-        yield book, executor
-    finally:
-        executor.shutdown()
-        book.destroy_node()
-        rclpy.try_shutdown()
 
 
 @contextlib.contextmanager
@@ -197,7 +138,7 @@ def changing_scenes(simulation: SimClient, seed: int) -> Iterator[None]:
         index = 0
         while not over.wait(SCENE_S):
             index += 1
-            simulation.reset(scene(seed, index), keep_arm=True)
+            simulation.reset(scene_seed(seed, index), keep_arm=True)
 
     thread = threading.Thread(target=change, daemon=True)
     thread.start()
@@ -272,9 +213,7 @@ def main() -> int:
                 "give --model a model with cameras, such as evergreen-black"
             )
         result: dict[str, Any] = machine() | {"model": choice.manifest.label, "backend": choice.manifest.backend}
-        with free_domain() as domain, private_folder(run_dir()) as folder:
-            os.environ["ROS_DOMAIN_ID"] = str(domain)
-            os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        with stage.claimed() as folder:
             result["server"] = measure_server(choice.folder, choice.manifest, folder)
             result |= measure_graph(options, choice.folder, folder)
     except EvergreenError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +72,18 @@ def count(results: Sequence[EpisodeResult]) -> dict[str, Any]:
 
 
 def time_answers(
-    policies: Mapping[str, Callable[..., Any]], settings: LoopSettings
+    players: Mapping[str, tuple[PromptedPolicy, LoopSettings]],
 ) -> dict[str, dict[str, float | int | None]]:
-    """Milliseconds a chunk takes, of policies that are asked in turn."""
-    world = World(cameras=(settings.camera,))
-    picture, state = see(world, settings), to_ticks(world.joint_positions())
+    """Milliseconds a chunk takes, of policies that are asked in turn, each about pictures of its own size."""
+    world = World(cameras=tuple({settings.camera for _, settings in players.values()}))
+    state = to_ticks(world.joint_positions())
+    pictures = {name: see(world, settings) for name, (_, settings) in players.items()}
     world.close()
-    spent: dict[str, list[float]] = {name: [] for name in policies}
+    spent: dict[str, list[float]] = {name: [] for name in players}
     for number in range(WARM_UPS + ANSWERS):
-        for name, policy in policies.items():
+        for name, (policy, _) in players.items():
             began = time.perf_counter()
-            policy(picture, state)
+            policy(pictures[name], state)
             if number >= WARM_UPS:
                 spent[name].append((time.perf_counter() - began) * 1e3)
     return {name: summarise(ms).as_dict() for name, ms in spent.items()}
@@ -99,13 +100,17 @@ def main() -> int:
     try:
         prompt = manifests.load(options.alone).prompt
         target = measure.understood(options.listener, prompt)
-        settings = measure.settings_for(options.alone, LoopSettings(target=target, variety=VARIED))
+        base = LoopSettings(target=target, variety=VARIED)
         row = Row(Kind.KNOWN, (prompt,), (target,))
         trials = [Trial(row, seed) for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + options.episodes)]
-        heard, deaf = HeardPolicy(options.listener), Deaf(options.alone)
+        heard = HeardPolicy(options.listener)
         heard.prompt(prompt)
-        chunk_ms = time_answers({"alone": deaf, "listener": heard}, settings)
-        found = {"alone": count(play(deaf, trials, settings)), "listener": count(play(heard, trials, settings))}
+        players: dict[str, tuple[PromptedPolicy, LoopSettings]] = {
+            "alone": (Deaf(options.alone), measure.settings_for(options.alone, base)),
+            "listener": (heard, measure.settings_for(options.listener, base)),
+        }
+        chunk_ms = time_answers(players)
+        found = {name: count(play(policy, trials, settings)) for name, (policy, settings) in players.items()}
     except EvergreenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,33 +13,26 @@ Exit code 0 when every prompt was followed, 1 when not, 2 when it could not be m
 from __future__ import annotations
 
 import argparse
-import os
 import ssl  # noqa: F401  before rclpy: otherwise two versions of OpenSSL may clash
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from demo_graph import Watched, running
 from diagnostic_msgs.msg import DiagnosticStatus
-from latency import Ledger, Tail, scene
-from rclpy.executors import SingleThreadedExecutor
+from latency import Ledger
 from report import machine, publish
 from std_msgs.msg import String
 
+from evergreen.demo import stage
 from evergreen.demo.models import choose
-from evergreen.demo.resources import free_domain, free_port, private_folder
-from evergreen.launch.expand import make_plan
-from evergreen.launch.launcher import Launcher
-from evergreen.launch.packages import find_launch_file
-from vla_core.errors import ConfigError, EvergreenError
+from vla_core.errors import EvergreenError
 from vla_core.latency import summarise
-from vla_core.runtime import run_dir
 from vla_policy.serving.prompt_encoder import Listener
 from vla_ros import diagnostics, qos
 
-START_TIMEOUT_S = 120.0
 FOLLOW_TIMEOUT_S = 10.0
 PAUSE_S = 0.7
 """Between two prompts; no whole number of chunks, so that they meet every phase of one."""
@@ -115,47 +108,22 @@ def measure_encoder(listener: Listener, texts: list[str]) -> list[float]:
 
 def measure_graph(options: Options, model: Path, folder: Path, texts: list[str]) -> Measured:
     """Say every prompt in the running graph."""
-    import rclpy  # noqa: PLC0415  after the domain is set
-
-    arguments = {
-        "run_dir": str(folder),
-        "http_port": str(free_port()),
-        "seed": str(scene(options.seed, 0)),
-        "model": str(model.absolute()),
-        "autostart": "true",
-    }
-    tail, measured = Tail(), Measured()
-    plan = make_plan(find_launch_file("evergreen_bringup", "demo.launch.xml"), arguments)
-    rclpy.init()
-    executor, speaker = SingleThreadedExecutor(), Speaker()
-    executor.add_node(speaker)
-    try:
-        with Launcher(plan, on_event=tail) as launcher:
-
-            def wait(true: Callable[[], bool], timeout_s: float) -> bool:
-                deadline_s = time.monotonic() + timeout_s
-                while not true() and time.monotonic() < deadline_s and launcher.running:
-                    executor.spin_once(timeout_sec=0.02)
-                return true()
-
-            if not wait(lambda: len(speaker.complete()) > 2, START_TIMEOUT_S):
-                raise ConfigError("no chunk reached the arm:\n" + "\n".join(tail.lines))
-            for text in texts:
-                say(speaker, text, wait, measured)
-    finally:
-        executor.shutdown()
-        speaker.destroy_node()
-        rclpy.try_shutdown()
+    measured = Measured()
+    with running(model, options.seed, folder, Speaker) as graph:
+        graph.wait_for_start(lambda: len(graph.watcher.complete()) > 2, "the first chunks")
+        for text in texts:
+            say(graph, text, measured)
     return measured
 
 
-def say(speaker: Speaker, text: str, wait: Callable[[Callable[[], bool], float], bool], measured: Measured) -> None:
+def say(graph: Watched[Speaker], text: str, measured: Measured) -> None:
     """One prompt, until the servos follow it."""
-    wait(lambda: False, PAUSE_S)
+    speaker = graph.watcher
+    graph.wait(lambda: False, PAUSE_S)
     speaker.followed.clear()
     said_ns = time.time_ns()
     speaker.prompts.publish(String(data=text))
-    if not wait(lambda: bool(speaker.followed.keys() & speaker.arm_ms.keys()), FOLLOW_TIMEOUT_S):
+    if not graph.wait(lambda: bool(speaker.followed.keys() & speaker.arm_ms.keys()), FOLLOW_TIMEOUT_S):
         measured.lost.append(text)
         return
     stamp_ns = next(iter(speaker.followed.keys() & speaker.arm_ms.keys()))
@@ -172,9 +140,7 @@ def main() -> int:
         texts = sentences(listener, options.prompts)
         result: dict[str, Any] = machine() | {"model": choice.manifest.label, "prompts": len(texts)}
         result["encode_ms"] = summarise(measure_encoder(listener, texts)).as_dict()
-        with free_domain() as domain, private_folder(run_dir()) as folder:
-            os.environ["ROS_DOMAIN_ID"] = str(domain)
-            os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        with stage.claimed() as folder:
             measured = measure_graph(options, choice.folder, folder, texts)
     except EvergreenError as error:
         print(f"error: {error}", file=sys.stderr)

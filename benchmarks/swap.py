@@ -35,12 +35,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from latency import Tail, changing_scenes, scene
+from demo_graph import FPS, SIZE, START_TIMEOUT_S, Tail
+from latency import changing_scenes
 from report import machine, publish
 
 from evergreen.demo import stage
 from evergreen.demo.graph import Graph
 from evergreen.demo.models import Choice, choose
+from evergreen.demo.session import scene_seed
 from evergreen.launch.expand import make_plan
 from evergreen.launch.launcher import Launcher
 from evergreen.launch.packages import find_launch_file
@@ -65,7 +67,6 @@ CONTROL_PERIOD_MS = 10.0
 LATE_PERIODS = 2.0
 MOST_GAP_SHARE = 0.01
 """Of `process`'s median gap, that `blue_green`'s may be."""
-START_TIMEOUT_S = 120.0
 SWAP_TIMEOUT_S = 120.0
 PAUSE_S = 1.5
 """Between two swaps: the arm is in full motion again, and what the last swap left behind has ended."""
@@ -317,7 +318,7 @@ def running(options: Options, folder: Path, first: Choice, second: Choice) -> It
     for choice in (first, second):
         store.adopt(choice.folder)
     store.set_current(first.manifest.label)
-    arguments = stage.arguments(folder, scene(options.seed, 0), first.folder, (320, 240), 15.0)
+    arguments = stage.arguments(folder, scene_seed(options.seed, 0), first.folder, SIZE, FPS)
     arguments |= {
         "store": str(store.root),
         "autostart": "true",

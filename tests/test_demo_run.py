@@ -53,13 +53,23 @@ def test_the_expert_puts_the_black_cube_on_the_spot(evergreen: Start, tmp_path: 
 
 def test_the_next_prompt_is_said_while_the_arm_carries(evergreen: Start, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["--prompt", "the white cube", "--then", "the black cube", "--then", "the red cube"]
+    words = ["--prompt", "the white cube", "--then", "the black cube", "--then", "the red cube", "--no-video"]
+    demo = evergreen(["demo", "--episodes", 2, "--policy", "expert", "--time-limit", 40, *words, "--out", out])
+    assert demo.finish(240) == 0, demo.text()
+    episodes = json.loads((out / "demo.json").read_text())["episode_list"]
+    assert [episode["success"] for episode in episodes] == [True, True], demo.text()
+    for episode in episodes:
+        assert [turn["target"] for turn in episode["prompts"]] == ["white", "black", "red"], "the plan begins anew"
+    assert not (out / "demo.mp4").exists()
+    assert not (out / "prompts.png").exists(), "nothing was filmed"
+
+
+def test_what_was_said_is_a_strip_of_pictures(evergreen: Start, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["--prompt", "the white cube", "--then", "the black cube"]
     demo = evergreen(["demo", "--episodes", 1, "--policy", "expert", "--time-limit", 40, *words, "--out", out])
     assert demo.finish(150) == 0, demo.text()
-    (episode,) = json.loads((out / "demo.json").read_text())["episode_list"]
-    assert episode["success"], demo.text()
-    assert [turn["target"] for turn in episode["prompts"]] == ["white", "black", "red"]
-    assert cv2.imread(str(out / "prompts.png")).shape == (3 * 240, 4 * 320, 3)
+    assert cv2.imread(str(out / "prompts.png")).shape == (2 * 240, 4 * 320, 3)
 
 
 def test_ctrl_c_stops_every_process(evergreen: Start, tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def in_process(options: Options) -> dict[str, Any]:
     settings = base if options.taught or options.subject is None else measure.settings_for(options.subject, base)
     seeds: Sequence[int | Trial] = seeds_of(options)
     if prompt:
-        seeds = prompted.trials_of([prompted.Row(prompted.Kind.KNOWN, (prompt,), (target,))], seeds_of(options))
+        row = prompted.Row(prompted.Kind.KNOWN, (prompt,), (target,))
+        seeds = [prompted.Trial(row, seed) for seed in seeds_of(options)]
     results = [played.result for played in played_in(subject, seeds, settings, options)]
     summary = measure.summarise(label_of(options), options.shift, results, settings)
     if prompt:
@@ -112,11 +113,11 @@ def loop_settings(options: Options, target: str) -> LoopSettings:
     )
 
 
-def seeds_of(options: Options) -> range:
-    """The scenes."""
+def seeds_of(options: Options, rows: int = 1) -> range:
+    """The scenes; of the first of `rows` that are SCENES_A_SEED apart."""
     from vla_training import evaluate  # noqa: PLC0415  loads MuJoCo
 
-    first = evaluate.HELD_OUT_SEED + options.seed * SCENES_A_SEED
+    first = evaluate.HELD_OUT_SEED + options.seed * rows * SCENES_A_SEED
     return range(first, first + options.episodes)
 
 
@@ -135,9 +136,8 @@ def played_in(
             won += played.result.success
             progress.update(bar, advance=1, description=f"{won} of {count} succeeded")
             if played.pictures and len(failures) < 2 * SHOWN_FAILURES:
-                # Rows of a table share seeds: the number of the episode tells them apart.
-                failures[f"{count}: {played.result.seed} scene"] = played.pictures[0]
-                failures[f"{count}: {played.result.seed} end: {measure.why(played.result)}"] = played.pictures[1]
+                failures[f"{played.result.seed} scene"] = played.pictures[0]
+                failures[f"{played.result.seed} end: {measure.why(played.result)}"] = played.pictures[1]
             yield played
     _keep(failures, options)
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from evergreen.evaluation import Options, label_of, loop_settings, played_in, seeds_of
+from evergreen.evaluation import SCENES_A_SEED, Options, label_of, loop_settings, played_in, seeds_of
 from vla_core.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def play(options: Options, path: Path | None) -> dict[str, Any]:
     else:
         measure.check_listens(options.subject)
         settings, subject = measure.settings_for(options.subject, base), measure.Subject(options.subject)
-    trials = prompted.trials_of(rows, seeds_of(options))
+    trials = prompted.trials_of(rows, seeds_of(options, len(rows)), SCENES_A_SEED)
     played = played_in(subject, trials, settings, options)
     results = [(trial, each.result) for trial, each in zip(trials, played, strict=True)]
     return prompt_rows.summarise_rows(label_of(options), options.shift, results, settings)
@@ -39,7 +39,9 @@ def play(options: Options, path: Path | None) -> dict[str, Any]:
 
 def show(summary: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the table: each row, and each kind together."""
-    table = Table("prompt", "success", "95 %", "wrong", "not understood", "median", title=summary["model"])
+    table = Table(
+        "prompt", "success", "95 %", "failed, but placed", "wrong", "not understood", "median", title=summary["model"]
+    )
     for kind, counts in summary["kinds"].items():
         table.add_row(kind, *_cells(counts), style="bold")
         for row in summary["rows"]:
@@ -55,6 +57,7 @@ def _cells(counts: Mapping[str, Any]) -> list[str]:
     return [
         f"{counts['successes']} of {counts['episodes']}",
         f"{low:.0%}-{high:.0%}",
+        str(counts["failed_but_placed"]),
         str(counts["wrong_object"]),
         str(counts["not_understood"]),
         "" if counts["median_s"] is None else f"{counts['median_s']:.1f} s",

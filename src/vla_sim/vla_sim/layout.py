@@ -218,6 +218,12 @@ def _fits(cubes: list[CubePose]) -> bool:
     return clear_of_spot and all(a.distance_to((b.x, b.y)) >= APART_M for a, b in pairs)
 
 
+def neighbour_m(cubes: Mapping[str, CubePose], name: str) -> float:
+    """From the centre of the cube `name` to that of the nearest other; inf where it lies alone."""
+    others = (cube for other, cube in cubes.items() if other != name)
+    return min((cubes[name].distance_to((cube.x, cube.y)) for cube in others), default=math.inf)
+
+
 def in_reach(x: float, y: float) -> bool:
     """Whether a cube with its centre there, metres, can be grasped from above."""
     return REACH_M[0] <= math.hypot(x, y) <= REACH_M[1] and abs(math.atan2(y, x)) <= SECTOR_RAD

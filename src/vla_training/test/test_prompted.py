@@ -109,8 +109,17 @@ def test_trials_are_the_same_every_time_and_their_cubes_are_what_is_asked_for():
             assert len(Trial(row, seed).names(Aspect.DISTRACTORS)) == 4
 
 
+def test_rows_do_not_share_scenes():
+    first, few, many = (
+        {(trial.row, trial.seed) for trial in trials_of(ROWS, range(start, start + count), 1000)}
+        for start, count in ((HELD_OUT_SEED, 1), (HELD_OUT_SEED, 5), (HELD_OUT_SEED, 20))
+    )
+    assert first < few < many
+    assert len(many) == len({seed for _, seed in many}) == 20 * len(ROWS)
+
+
 def test_processes_play_trials_as_one_does():
-    trials = trials_of([ROWS[1]], range(HELD_OUT_SEED, HELD_OUT_SEED + 2))
+    trials = [Trial(ROWS[1], seed) for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + 2)]
     subject = measure.Subject(None, meanings=MEANINGS)
     alone, together = (list(measure.play(subject, trials, replace(SETTINGS, limit_s=0.5), jobs)) for jobs in (1, 2))
     assert [each.result for each in alone] == [each.result for each in together]
@@ -169,6 +178,7 @@ class TestRows:
             "successes": 2,
             "success_rate": 0.6667,
             "interval_95": summary["rows"][1]["interval_95"],
+            "failed_but_placed": 1,
             "wrong_object": 1,
             "not_understood": 1,
             "median_s": 5.0,

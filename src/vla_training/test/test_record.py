@@ -1,6 +1,7 @@
 """Shards on disk, and demonstrations of the scripted expert."""
 
 import argparse
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -10,11 +11,13 @@ import pytest
 from vla_core.errors import ConfigError
 from vla_sim import layout
 from vla_sim.layout import TRAINING
+from vla_sim.truth import CubePose
 from vla_sim.world import HOME_RAD, World
-from vla_training import dataset, lerobot_reader, phrases, record_expert, scripts
+from vla_training import dataset, lerobot_format, lerobot_reader, phrases, record_expert, scripts
 from vla_training.evaluate import HELD_OUT_SEED, VALIDATION_SEED, LoopSettings
 from vla_training.localisation import locate
 from vla_training.phrases import known
+from vla_training.places import place_of
 from vla_training.record import Demonstrator, RecordSettings
 
 pytestmark = pytest.mark.sim
@@ -75,6 +78,7 @@ def test_shards_keep_prompts_and_labels_where_they_have_them(tmp_path):
     assert data.texts == ("red", "blue")
     assert data.prompts.tolist() == [0, 1, 1, 1, 1, 1, -1, -1, -1, -1]
     assert data.told.tolist() == [2, 3, 3, 3, 3, 3, 3, 3, 3, 3]
+    assert data.since.tolist() == [dataset.UNCHANGED, 0, 2, *[dataset.UNCHANGED] * 7]
     assert np.array_equal(data.cubes[:3], labels, equal_nan=True)
     assert np.isnan(data.cubes[6:]).all()
     with pytest.raises(ConfigError, match="4 prompts and 5 frames"):
@@ -141,8 +145,9 @@ def test_demonstrations_of_varied_scenes_place_the_target_and_stay_in_step():
     assert all(len(found.images) == len(found.states) for found in kept)
 
 
-def options(out, episodes, seed=0, jobs=1, targets=""):
-    return argparse.Namespace(out=out, episodes=episodes, target="black", seed=seed, jobs=jobs, targets=targets)
+def options(out, episodes, **given):
+    usual = {"seed": 0, "jobs": 1, "target": "black", "targets": "", "kinds": "", "places": "", "size": (192, 96)}
+    return argparse.Namespace(out=out, episodes=episodes, **usual | given)
 
 
 def test_an_interrupted_recording_goes_on_with_the_next_scene(tmp_path, monkeypatch):
@@ -171,10 +176,48 @@ def test_evaluation_seeds_are_not_recorded(tmp_path, seed):
 
 def test_a_target_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match="pink"):
-        record_expert.run(argparse.Namespace(out=tmp_path, episodes=1, target="pink", targets="", seed=0, jobs=1))
+        record_expert.run(options(tmp_path, 1, target="pink"))
     for targets in ("red,pink", "red,red"):
         with pytest.raises(ConfigError, match=targets):
             record_expert.run(options(tmp_path, 1, targets=targets))
+
+
+def test_kinds_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"--kinds dancing: give some of steady, absent, changed before grasp"):
+        record_expert.run(options(tmp_path, 1, targets="red,blue", kinds="steady,dancing"))
+    with pytest.raises(ConfigError, match="in scenes of the kind absent, no cube"):
+        record_expert.run(options(tmp_path, 1, targets="red,blue", kinds="absent", places="crowded"))
+    with pytest.raises(ConfigError, match=r"--places heaven: give some of crowded, end, elsewhere"):
+        record_expert.run(options(tmp_path, 1, targets="red,blue", places="heaven"))
+    for choice in ({"kinds": "steady"}, {"places": "end"}):
+        with pytest.raises(ConfigError, match="--targets"):
+            record_expert.run(options(tmp_path, 1, **choice))
+
+
+def test_a_size_that_no_policy_is_fed_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="picture of 200x100 px: both must be multiples of 32"):
+        record_expert.run(options(tmp_path / "data", 1, size=(200, 100)))
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("xy", "neighbour", "place"),
+    [
+        ((0.05, -0.28), (0.20, 0.0), "end"),
+        ((0.05, 0.28), (0.05, 0.20), "crowded"),
+        ((0.05, 0.20), (0.20, 0.0), "elsewhere"),
+        ((0.28, 0.05), None, "elsewhere"),
+    ],
+)
+def test_a_cube_is_crowded_or_far_out_or_neither(xy, neighbour, place):
+    cubes = {"red": CubePose(*xy, 0.0, 0.0)} | ({"blue": CubePose(*neighbour, 0.0, 0.0)} if neighbour else {})
+    assert place_of(cubes, "red") == place
+
+
+def test_scenes_that_run_out_are_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_expert, "VALIDATION_SEED", 3)
+    with pytest.raises(ConfigError, match="holds 0 of 1 episodes, and no scene that fits is left below seed 3"):
+        record_expert.run(options(tmp_path, 1, seed=3, targets="red,blue"))
 
 
 class TestListening:
@@ -244,6 +287,29 @@ class TestListening:
                 assert first == pytest.approx(label, abs=0.1)
                 assert np.hypot(*label[2:]) == pytest.approx(1, abs=1e-5)
 
+    @pytest.mark.parametrize("place", ["crowded", "end"])
+    def test_only_scenes_of_some_kinds_and_places(self, tmp_path, place):
+        kinds = "changed before grasp,changed while carrying"
+        chosen = options(tmp_path, 2, targets=",".join(layout.NAMED), kinds=kinds, places=place, size=(256, 128))
+        assert record_expert.run(chosen) == 0
+        made = [json.loads(line) for line in (tmp_path / lerobot_format.EXTRA).read_text().splitlines()]
+        assert len(made) == 2
+        for note in made:
+            script = scripts.draw(note["seed"], layout.NAMED)
+            assert note["kind"] == script.kind
+            assert script.kind.value in kinds
+            world = World(cameras=())
+            world.reset(note["seed"], variety=TRAINING, target=script.targets[-1], names=script.names)
+            cubes = world.truth().cubes
+            at = {name: np.array([cube.x, cube.y]) for name, cube in cubes.items()}
+            asked = set(script.targets) & set(at)
+            world.close()
+            if place == "crowded":
+                assert min(np.linalg.norm(at[a] - at[b]) for a in asked for b in at if a != b) <= 0.10
+            else:
+                assert any(np.hypot(*at[a]) > 0.25 and abs(at[a][1]) > np.tan(np.radians(70)) * at[a][0] for a in asked)
+        assert {episode.images["front"].shape[1:] for episode in lerobot_reader.load(tmp_path)} == {(128, 256, 3)}
+
     def test_a_dataset_keeps_prompts_and_labels(self, tmp_path, monkeypatch):
         monkeypatch.setenv("EVERGREEN_CACHE", str(tmp_path / "cache"))
         changing = next(
@@ -263,4 +329,20 @@ class TestListening:
         assert np.array_equal(data.cubes[:5].reshape(5, -1), episodes[0].columns["cubes"][:5], equal_nan=True)
         change = next(frame for frame in range(200) if data.prompts[frame] != data.prompts[0])
         assert data.told[:change].tolist() == np.minimum(change - np.arange(change), 20).tolist()
-        assert (data.told[change : len(episodes[0].prompts)] == 20).all()
+        end = len(episodes[0].prompts)
+        assert (data.told[change:end] == 20).all()
+        assert (data.since[:change] == dataset.UNCHANGED).all()
+        assert data.since[change:end].tolist() == list(range(end - change))
+        second = np.flatnonzero(np.diff(data.prompts[end:])) + 1  # of the next episode, whose prompt may change too
+        assert (data.since[end : end + (second[0] if len(second) else len(data) - end)] == dataset.UNCHANGED).all()
+
+
+@pytest.mark.parametrize(("free", "kept"), [(None, True), (100, True), (1 << 40, False)])
+def test_pictures_come_into_memory_where_there_is_room(tmp_path, monkeypatch, free, kept):
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 64, 3), dtype=np.uint8)
+    states = np.zeros((3, 6), np.float32)
+    dataset.write_shard(tmp_path, "a", [dataset.Episode(0, states, states, np.arange(3), pictures)])
+    monkeypatch.setattr(dataset, "read_available_bytes", lambda: free)
+    images = dataset.load([tmp_path], 2, into_memory=True).images
+    assert isinstance(images._parts[0], np.memmap) == kept
+    assert (images[np.array([2, 0])] == pictures[[2, 0]]).all()

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vla_core import manifest as manifests
-from vla_core.errors import ConfigError
-from vla_training import dataset, optimise, program, train
+from vla_core.errors import ConfigError, StoreBusy
+from vla_core.store import locks
+from vla_training import act, dataset, optimise, program, train
 from vla_training.config import Phase, Selection, TrainConfig, load_config
 from vla_training.shape import ActSettings
 
@@ -34,6 +35,7 @@ def test_learning_rate_warms_up_stays_and_falls():
         ("speed: 3", "speed"),
         ("end_to_end: {steps: 1, batch: 2, colour: 3}", "colour"),
         ("end_to_end: {steps: 0, batch: 2}", "steps"),
+        ("end_to_end: {steps: 1, batch: 2, frozen_stages: 5}", "has 4 stages"),
         ("end_to_end: {steps: 1, batch: 2, precision: half}", "half"),
         ("data: a", "list of folders"),
         ("like: c.yaml", "itself"),
@@ -96,6 +98,17 @@ def test_phase_r_goes_on_from_phase_a_and_is_the_one_that_is_chosen_from(tmp_pat
     assert 0 < (ended - refined).abs().max() < 0.01  # AdamW moves a weight by its rate a step: not a new start
 
 
+def test_a_model_that_began_with_anothers_weights_says_whose(tmp_path):
+    config = replace(tiny_config(tmp_path / "data"), see=None, head=None, selection=Selection(episodes=0))
+    first = train.train(config, tmp_path / "first", {})
+    assert "start_sha256" not in manifests.load(first).provenance
+    second = train.train(replace(config, start=first, seed=4), tmp_path / "second", {})
+    weights = manifests.sha256_file(first / act.WEIGHTS_FILE)
+    assert manifests.load(second).provenance["start_sha256"] == weights
+    ended, begun = (load_file(folder / act.WEIGHTS_FILE)["model.action_head.weight"] for folder in (second, first))
+    assert 0 < (ended.float() - begun.float()).abs().max() < 0.01  # not a new start
+
+
 def test_without_phase_b_a_late_checkpoint_of_phase_a_is_the_result(tmp_path):
     config = replace(tiny_config(tmp_path / "data"), head=None)
     config = replace(config, end_to_end=replace(config.end_to_end, steps=3, checkpoint_every=1))
@@ -128,7 +141,7 @@ def trainer(folder: Path, steps: int) -> optimise.Trainer:
         "T",
         module,
         Phase(steps=steps, batch=4, averaging=0.9, checkpoint_every=5, learning_rate=0.05),
-        loss_of=lambda batch: (module(batch.pictures) - batch.chunks).abs().mean(),
+        loss_of=lambda batch: {"error": (module(batch.pictures) - batch.chunks).abs().mean()},
         batch_of=batch,
         folder=folder,
     )
@@ -168,6 +181,18 @@ def test_average_is_no_heavier_on_its_start():
     assert float(average.values["weight"]) == pytest.approx(1.0, abs=0.01)
 
 
+def test_the_output_folder_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to("disk")
+    config = replace(tiny_config(tmp_path / "data"), head=None, see=None, selection=Selection(episodes=0))
+    assert train.train(config, tmp_path / "run", {}).is_dir()
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with locks.folder(tmp_path, shared=False), pytest.raises(StoreBusy, match="is in use"):
+        train.train(tiny_config(tmp_path / "data"), tmp_path, {})
+
+
 def test_missing_data_is_one_line(tmp_path):
     config = replace(tiny_config(tmp_path / "data"), data=(tmp_path / "none",))
     with pytest.raises(ConfigError, match=r"none holds no data"):
@@ -180,3 +205,13 @@ def test_shipped_configurations_are_sound():
     for path in paths:
         assert load_config(path).policy.image_key == "observation.images.front"
         assert program.find_config(path.stem) == path
+
+
+def test_without_prompts_and_shares_a_batch_is_what_the_seed_says(tmp_path):
+    """The shipped models of one cube can be made again only as long as this stays so."""
+    run = train.Run(tiny_config(tmp_path / "data"), tmp_path / "run")
+    batch = run._batches(run.data, run.stats, 5).end_to_end(Phase(steps=1, batch=4, state_noise_rad=0.0), 7)
+    index = np.random.default_rng([5, 0, 7]).integers(0, len(run.data), 4)
+    states, stats = torch.from_numpy(run.data.states[index]), run.stats["observation.state"]
+    assert torch.equal(batch.states, (states - stats["mean"]) / stats["std"])
+    assert batch.prompts is batch.cubes is batch.asked is None

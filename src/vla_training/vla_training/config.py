@@ -14,6 +14,7 @@ from vla_training.evaluate import HELD_OUT_SEED, VALIDATION_SEED
 from vla_training.shape import ActSettings
 
 PRECISIONS = ("float32", "bfloat16")
+RESNET_STAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,12 @@ class Phase:
         state_noise_rad: standard deviation added to the joint positions, so that the policy does not simply
             continue what the arm does.
         brightness, pixel_noise: half width of a random factor, and standard deviation; of pictures in 0..1.
+        approach_share: share of each batch that is drawn from frames in which the open jaws are about to close: there
+            it matters most where the cube is. For phases A, R and F, as is the next.
+        change_share: share that is drawn from the ten frames after a change of the prompt, in which the arm must leave
+            a cube as it lies, or put down the one that it holds. What remains is drawn from all frames.
+        frozen_stages: stages of the ResNet that stay as they are, with what comes before them; they cost the most. For
+            phases S, A, R and F.
         averaging: weight of the past in the running average of the weights; 0 is off.
         checkpoint_every: steps between checkpoints.
         precision: `float32`, or `bfloat16` for the arithmetic of forward and backward pass: on processors that have it
@@ -72,6 +79,9 @@ class Phase:
     state_noise_rad: float = 0.01
     brightness: float = 0.1
     pixel_noise: float = 0.02
+    approach_share: float = 0.0
+    change_share: float = 0.0
+    frozen_stages: int = 0
     averaging: float = 0.0
     checkpoint_every: int = 200
     precision: str = "float32"
@@ -83,11 +93,25 @@ class Phase:
                 f"not {self.steps}, {self.batch} and {self.checkpoint_every}"
             )
         if not (0 <= self.constant <= 1 and 0 <= self.averaging < 1):
-            raise ConfigError(f"constant {self.constant} must be in 0..1 and averaging {self.averaging} in 0..1")
+            raise ConfigError(
+                f"constant {self.constant} and averaging {self.averaging} must be in 0..1, and averaging below 1"
+            )
+        if min(self.approach_share, self.change_share) < 0 or self.chosen_share > 1:
+            raise ConfigError(
+                f"approach_share {self.approach_share} and change_share {self.change_share} are shares of a batch: "
+                "0 or more, and together 1 at most"
+            )
+        if not 0 <= self.frozen_stages <= RESNET_STAGES:
+            raise ConfigError(f"frozen_stages {self.frozen_stages}: the ResNet has {RESNET_STAGES} stages")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r} must be one of {', '.join(PRECISIONS)}")
         if min(self.learning_rate, self.clip_norm) <= 0:
             raise ConfigError(f"learning_rate {self.learning_rate} and clip_norm {self.clip_norm} must be positive")
+
+    @property
+    def chosen_share(self) -> float:
+        """Share of each batch that is not drawn from all frames."""
+        return self.approach_share + self.change_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +136,8 @@ class TrainConfig:
             for at once; before phase B, and only there. May be left out.
         head: phase B, the transformer alone on cached picture features; may be left out.
         finish: phase F, everything once more from where phase B ended; may be left out.
+        pointing: in phases S, A, R and F, also learn to point at the cube that a prompt asks for, see
+            `vla_training.eyes`; every picture is asked about several cubes. For a policy with a prompt_encoder.
         cached_variants: noisy copies of each picture in the cache of phases H and B.
         cached_pictures: how many pictures each of these draws at random for its cache; 0 is all.
         selection: how the best checkpoint of the last phase is found.
@@ -138,6 +164,7 @@ class TrainConfig:
     hear: Phase | None = None
     finish: Phase | None = None
     start: Path | None = None
+    pointing: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.prompt_encoder) != bool(self.policy.prompt_dim):
@@ -146,6 +173,17 @@ class TrainConfig:
             raise ConfigError("data, and with phase see or hear also see_data, must name folders")
         if self.hear and not (self.head and self.prompt_encoder):
             raise ConfigError("phase hear prepares phase head of a policy with a prompt_encoder; name these too")
+        if self.pointing and not self.prompt_encoder:
+            raise ConfigError("pointing is for a policy with a prompt_encoder; name that too")
+        if any(phase and phase.chosen_share for phase in (self.see, self.hear, self.head)):
+            raise ConfigError(
+                "approach_share and change_share are for end_to_end, refine and finish: the other phases draw from all "
+                "frames"
+            )
+        if any(phase and phase.frozen_stages for phase in (self.hear, self.head)):
+            raise ConfigError(
+                "frozen_stages is for see, end_to_end, refine and finish: hear and head freeze the ResNet"
+            )
         if self.finish and not self.head:
             raise ConfigError("phase finish goes on from phase head; name that too, or use refine")
 

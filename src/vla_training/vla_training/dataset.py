@@ -23,13 +23,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vla_core.errors import ConfigError
 from vla_core.runtime import cache_dir
+from vla_policy.memory import read_available_bytes
 from vla_sim.layout import NAMED
 from vla_training import lerobot_reader
 from vla_training.lerobot_format import INFO
@@ -38,7 +39,11 @@ from vla_training.localisation import COLUMN, NUMBERS
 IMAGES_SUFFIX = ".images.npy"
 WHOLE = "whole"
 """Marks a cache folder that was written to its end."""
+UNCHANGED: Final = int(np.iinfo(np.int64).max)
+"""Frames since the prompt changed, where it has not."""
 _SHARD_EPISODES = 50
+_MEMORY_SHARE = 0.75
+"""Of what is free, that pictures may take: what comes later needs some too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ def _notes(episodes: Sequence[Episode]) -> dict[str, NDArray[Any]]:
 
 
 class Pictures:
-    """Pictures of all shards one after another, read from disk as they are asked for."""
+    """Pictures of all shards one after another, in memory or read from disk as they are asked for."""
 
     def __init__(self, parts: Sequence[NDArray[np.uint8]]) -> None:
         """Take `(pictures, h, w, 3)` uint8 arrays of one size; memory maps stay on disk."""
@@ -149,6 +154,7 @@ class Dataset:
         chunks: `(samples, chunk, dof)` float32 rad; past an episode's end its last action is repeated, which holds.
         episodes: number of demonstrations.
         told: `(samples,)`, how many of each chunk's actions its own prompt asks for; the rest come after another one.
+        since: `(samples,)`, frames since each sample's prompt took another one's place; UNCHANGED where none did.
         texts: all prompts; empty where no shard has any.
         prompts: `(samples,)`, number of each sample's prompt in `texts`; -1 where its shard has none.
         cubes: `(samples, colours, 4)` float32, see `vla_training.localisation`; NaN where its shard has none.
@@ -161,6 +167,7 @@ class Dataset:
     chunks: NDArray[np.float32]
     episodes: int
     told: NDArray[np.int64]
+    since: NDArray[np.int64]
     texts: tuple[str, ...]
     prompts: NDArray[np.int64]
     cubes: NDArray[np.float32]
@@ -170,13 +177,16 @@ class Dataset:
         return len(self.states)
 
 
-def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
-    """Open every shard of `folders`, pictures stay on disk.
+def load(folders: Sequence[Path], chunk_size: int, *, into_memory: bool = False) -> Dataset:
+    """Open every shard of `folders`; pictures stay on disk, or come `into_memory` where there is room.
+
+    Batches are drawn at random from all pictures: from files that the kernel does not keep in its cache, a step may
+    wait for the disk longer than it computes.
 
     Raises:
         ConfigError: a folder without shards, or shards that do not belong together.
     """
-    images, states, chunks, told, prompts, cubes, goals, episodes = [], [], [], [], [], [], [], 0
+    images, states, chunks, told, since, prompts, cubes, goals, episodes = [], [], [], [], [], [], [], [], 0
     texts: dict[str, int] = {}
     for path in _shards(folders):
         with np.load(path, allow_pickle=False) as shard:
@@ -186,6 +196,7 @@ def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
             numbers = np.array([texts.setdefault(str(text), len(texts)) for text in shard.get("texts", ())], np.int64)
             asked = numbers[shard["prompts"]] if len(numbers) else np.full(len(shard["states"]), -1)
             told.append(count_told(asked, ends, pictured, chunk_size))
+            since.append(count_since(asked, ends, pictured))
             prompts.append(asked[pictured])
             unknown = np.full((len(pictured), len(NAMED), len(NUMBERS)), np.nan, np.float32)
             cubes.append(shard.get("cubes", unknown))
@@ -196,17 +207,25 @@ def load(folders: Sequence[Path], chunk_size: int) -> Dataset:
         raise ConfigError("the data folders hold pictures of different sizes; record them again with one size")
     if 0 < len(goals) < len(images):
         raise ConfigError(f"{', '.join(map(str, folders))}: only some scenes have goals; make all of them again")
+    if into_memory and has_room(sum(array.nbytes for array in images), read_available_bytes()):
+        images = [np.array(array) for array in images]
     return Dataset(
         Pictures(images),
         np.concatenate(states),
         np.concatenate(chunks),
         episodes,
         np.concatenate(told),
+        np.concatenate(since),
         tuple(texts),
         np.concatenate(prompts),
         np.concatenate(cubes),
         np.concatenate(goals) if goals else None,
     )
+
+
+def has_room(needed: int, available: int | None) -> bool:
+    """Whether pictures of `needed` bytes may come into memory."""
+    return available is not None and needed <= _MEMORY_SHARE * available
 
 
 def _shards(folders: Sequence[Path]) -> Iterator[Path]:
@@ -265,10 +284,26 @@ def count_told(
     prompts: NDArray[np.int64], ends: NDArray[np.int64], frames: NDArray[np.int64], chunk_size: int
 ) -> NDArray[np.int64]:
     """How many actions from each of `frames` on come before the prompt changes; all, where it does not any more."""
-    changes = np.flatnonzero(np.diff(prompts)) + 1
-    changes = changes[~np.isin(changes, ends)]  # a new episode is no change
+    changes = _changes(prompts, ends)
     # Each frame's next change, if that lies in its own episode.
-    after = np.append(changes, np.iinfo(np.int64).max)[np.searchsorted(changes, frames, side="right")]
+    after = np.append(changes, UNCHANGED)[np.searchsorted(changes, frames, side="right")]
     own_end = ends[np.searchsorted(ends, frames, side="right")]
     told: NDArray[np.int64] = np.where(after < own_end, np.minimum(after - frames, chunk_size), chunk_size)
     return told
+
+
+def count_since(prompts: NDArray[np.int64], ends: NDArray[np.int64], frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many frames before each of `frames` the prompt last changed; UNCHANGED where it has not yet."""
+    changes = _changes(prompts, ends)
+    # Each frame's last change, if that lies in its own episode.
+    before = np.append(changes, -1)[np.searchsorted(changes, frames, side="right") - 1]
+    own_start = np.concatenate([[0], ends])[np.searchsorted(ends, frames, side="right")]
+    since: NDArray[np.int64] = np.where(before >= own_start, frames - before, UNCHANGED)
+    return since
+
+
+def _changes(prompts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The frames at which another prompt begins; a new episode is no change."""
+    changes = np.flatnonzero(np.diff(prompts)) + 1
+    found: NDArray[np.int64] = changes[~np.isin(changes, ends)]
+    return found

@@ -1,10 +1,14 @@
-"""Teaches a ResNet to find every cube at once, with a head that is thrown away after training.
+"""Teaches a ResNet to find every cube, and a transformer to look at one, with heads that only training has.
 
 A policy that is told which cube to fetch must see all of them. Left to the imitation loss alone, whichever colour is
 found first keeps the ResNet to itself: the others stay unseen, since the mean of all places is a poor but stable
 answer.
 So each cell of the ResNet's last map (stride 32) also answers, for each colour: is a cube's centre here, where in the
 picture, and how does it lie. Dense, and the same for all colours, as in one-stage detectors (Redmon et al. 2016).
+
+The transformer can be taught to look where the prompt says: as its encoder leaves it, the prompt's own token must tell
+the place of the cube that is asked for, and how it lies. Any cube in the picture can be asked for, with no
+demonstration of it.
 
 "Where" is from the picture's corner, not from the cell's: ACT adds the positions of its tokens to queries and keys,
 never to values, so that what a token says must itself say where it is.
@@ -27,6 +31,43 @@ _ERROR_WEIGHT: Final = 3.0
 still 16 degrees off (median; 22 is chance) after 2,500 steps."""
 _PRESENCE_SHARE: Final = 0.2
 """Of the loss, per cube. As a mean over cells and colours it was too weak: cubes were found, their colours mixed up."""
+
+_POINTING_WEIGHT: Final = 1 / 2
+"""Of each of the four numbers: a turn whose cosine and sine are off by 1 counts as much as a place a cell away."""
+
+PROMPT_TOKEN: Final = 2
+"""Of LeRobot's ACT: the latent, the state and the prompt come before the picture's cells."""
+
+
+class Pointer(nn.Linear):
+    """From the prompt's token `(answers, dim_model)`, to place, in cells, and turn `(answers, 4)`."""
+
+    def __init__(self, dim_model: int) -> None:
+        """Make one for tokens of `dim_model` numbers."""
+        super().__init__(dim_model, LABELS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """See the class."""
+        with torch.autocast("cpu", enabled=False):  # bfloat16 rounds a place to 1 px
+            return super().forward(tokens.float())
+
+
+def pointing_loss(said: Tensor, labels: Tensor, asked: Tensor, grid: tuple[int, int]) -> Tensor:
+    """How far a `Pointer` is off: mean over answers of the error of the place, in cells, and of that of the turn.
+
+    Each is the mean of its two numbers.
+
+    Args:
+        said: of the pointer.
+        labels: `(pictures, colours, 4)`, NaN where one place cannot be told; such answers do not count.
+        asked: colours `(answers,)`; as many for each picture.
+        grid: rows and columns of the feature map.
+    """
+    cells = torch.tensor([grid[1], grid[0], *[1] * TURN])
+    wanted = labels.repeat_interleave(len(asked) // len(labels), 0)[torch.arange(len(asked)), asked] * cells
+    known = ~wanted[:, 0].isnan()
+    errors = (said - wanted.nan_to_num()).abs().sum(1) * _POINTING_WEIGHT
+    return (errors * known).sum() / known.sum().clamp(min=1)
 
 
 class CubeHead(nn.Module):

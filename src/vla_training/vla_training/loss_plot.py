@@ -19,7 +19,7 @@ def plot_loss(log: Path, picture: Path) -> None:
     for axis, phase in zip(axes[0], phases, strict=True):
         chosen = [line for line in lines if line["phase"] == phase]
         axis.semilogy([line["step"] for line in chosen], [line["loss"] for line in chosen], linewidth=0.8)
-        axis.set(title=f"phase {phase}", xlabel="step", ylabel="L1 of the normalised chunk")
+        axis.set(title=f"phase {phase}", xlabel="step", ylabel="loss")
         axis.grid(visible=True, which="both", alpha=0.3)
     figure.tight_layout()
     figure.savefig(picture, dpi=90)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,9 +38,10 @@ class Batch(NamedTuple):
             number of states, one after another.
         states: normalised, `(batch, dof)`.
         chunks: normalised, `(batch, chunk, dof)`.
-        told: `(batch,)`, how many actions of each chunk count; the others come after another prompt. None: all.
+        told: `(batch,)`, how many actions of each chunk count; the others answer another prompt. None: all.
         prompts: vectors `(batch, dim)`; None where the policy takes none.
-        cubes: where each colour lies in the policy's picture `(batch, colours, 4)`, see `vla_training.eyes`.
+        cubes: where each colour lies in each picture `(pictures, colours, 4)`, see `vla_training.eyes`.
+        asked: number of the colour in `vla_sim.layout.NAMED` that each prompt asks for, `(batch,)`.
     """
 
     pictures: Tensor
@@ -49,6 +50,7 @@ class Batch(NamedTuple):
     told: Tensor | None = None
     prompts: Tensor | None = None
     cubes: Tensor | None = None
+    asked: Tensor | None = None
 
 
 def arithmetic(phase: Phase) -> torch.autocast:
@@ -91,7 +93,29 @@ class Progress:
     """Where a phase stands."""
 
     step: int = 0
-    loss: float = float("nan")
+    losses: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """What is to fall."""
+        return sum(self.losses.values())
+
+
+class Losses:
+    """Means over some steps."""
+
+    def __init__(self) -> None:
+        self._steps: list[Mapping[str, float]] = []
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Take in a step's."""
+        self._steps.append(losses)
+
+    def take(self) -> Mapping[str, float]:
+        """The means since the last time."""
+        found = {name: float(np.mean([step[name] for step in self._steps])) for name in self._steps[0]}
+        self._steps.clear()
+        return found
 
 
 class Trainer:
@@ -100,7 +124,7 @@ class Trainer:
     Args:
         name: of the phase, for files and log lines.
         module: what is trained; only parameters that require gradients change.
-        loss_of: batch to a scalar loss.
+        loss_of: batch to scalar losses by name, of which the sum is to fall.
         batch_of: step to a batch; must depend on nothing but the step.
         folder: for the state and the log.
     """
@@ -111,7 +135,7 @@ class Trainer:
         module: nn.Module,
         phase: Phase,
         *,
-        loss_of: Callable[[Batch], Tensor],
+        loss_of: Callable[[Batch], Mapping[str, Tensor]],
         batch_of: Callable[[int], Batch],
         folder: Path,
     ) -> None:
@@ -136,18 +160,16 @@ class Trainer:
             yield self.progress.step
             return
         log = (self._folder / "log.jsonl").open("a", encoding="utf-8")
-        started, first, losses = time.monotonic(), self.progress.step, []
+        started, first, losses = time.monotonic(), self.progress.step, Losses()
         with log, _bar() as bar:
             task = bar.add_task(f"phase {self.name}", total=self.phase.steps, completed=first, loss="")
             while self.progress.step < self.phase.steps:
-                losses.append(self._step())
+                losses.add(self._step())
                 step = self.progress.step
-                bar.update(
-                    task, completed=step, loss=f"loss {self.progress.loss:.3f}" if step > _LOG_EVERY_STEPS else ""
-                )
+                known = f"loss {self.progress.loss:.3f}" if self.progress.losses else ""
+                bar.update(task, completed=step, loss=known)
                 if step % _LOG_EVERY_STEPS == 0 or step == self.phase.steps:
-                    self.progress.loss = float(np.mean(losses))
-                    losses.clear()
+                    self.progress.losses = losses.take()
                     seconds = (time.monotonic() - started) / (step - first)
                     self._report(log.write, seconds, show=not bar.console.is_terminal)
                     log.flush()
@@ -155,13 +177,14 @@ class Trainer:
                     self.save()
                     yield step
 
-    def _step(self) -> float:
+    def _step(self) -> Mapping[str, float]:
         rate = learning_rate(self.phase, self.progress.step)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         batch = self._batch_of(self.progress.step)
         with arithmetic(self.phase):
-            loss = self._loss_of(batch)
+            losses = self._loss_of(batch)
+            loss = torch.stack(list(losses.values())).sum()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(list(self._named.values()), self.phase.clip_norm)
@@ -169,19 +192,21 @@ class Trainer:
         if self.average:
             self.average.update(self.module)
         self.progress.step += 1
-        return float(loss.item())
+        return {name: value.item() for name, value in losses.items()}
 
     def _report(self, write: Callable[[str], int], seconds_per_step: float, *, show: bool) -> None:
         step, total = self.progress.step, self.phase.steps
         rate = learning_rate(self.phase, step - 1)
         line = {"phase": self.name, "step": step, "loss": round(self.progress.loss, 6), "learning_rate": rate}
+        if len(self.progress.losses) > 1:
+            line |= {f"{name}_loss": round(value, 6) for name, value in self.progress.losses.items()}
         write(json.dumps({**line, "seconds_per_step": round(seconds_per_step, 4)}) + "\n")
         if not show:
             return
         left_min = (total - step) * seconds_per_step / 60
         print(
-            f"{self.name} {step}/{total}  loss {self.progress.loss:.4f}  rate {rate:.1e}  "
-            f"{seconds_per_step:.2f} s a step, {left_min:.0f} min left",
+            f"{self.name} {step}/{total}  loss {self.progress.loss:.4f}{_parts(self.progress.losses)}  "
+            f"rate {rate:.1e}  {seconds_per_step:.2f} s a step, {left_min:.0f} min left",
             flush=True,
         )
 
@@ -199,10 +224,14 @@ class Trainer:
         temporary.replace(self._state_path)
 
     def start_from(self, other: str) -> None:
-        """Begin with the weights that phase `other` ended with; does nothing where that phase left no state."""
+        """Begin with the weights that phase `other` ended with; does nothing where that phase left no state.
+
+        Raises:
+            ModelError: the state belongs to another network.
+        """
         path = self._folder / f"{other}.state.safetensors"
         if path.is_file():
-            self.module.load_state_dict(state_weights(path))
+            self._load(state_weights(path), path)
 
     def restore(self) -> bool:
         """Go on from the state on disk, if there is one.
@@ -215,10 +244,12 @@ class Trainer:
         with safe_open(self._state_path, framework="pt") as state:
             counts = state.metadata()
             tensors = {key: state.get_tensor(key) for key in state.keys()}  # noqa: SIM118 (no mapping)
-        try:
-            self.module.load_state_dict(_below(tensors, "module."))
-        except RuntimeError as error:
-            raise ModelError(f"{self._state_path} is of another network; use another output folder: {error}") from error
+        self._load(_below(tensors, "module."), self._state_path)
+        if new := [key for key in self._named if f"adam.step.{key}" not in tensors]:
+            raise ModelError(
+                f"{self._state_path} has nothing of {new[0]}, which was frozen when this phase began: "
+                "give frozen_stages as it was, or use another output folder"
+            )
         for key, parameter in self._named.items():
             # The fused kernel walks through memory: moments must lie as their parameter does, channels last or not.
             moments = {
@@ -232,11 +263,22 @@ class Trainer:
         self.progress.step = int(counts["step"])
         return True
 
+    def _load(self, weights: dict[str, Tensor], path: Path) -> None:
+        try:
+            self.module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelError(f"{path} is of another network; use another output folder: {error}") from error
+
 
 def state_weights(path: Path) -> dict[str, Tensor]:
     """The network's weights in the state that a phase left."""
     with safe_open(path, framework="pt") as state:
         return _below({key: state.get_tensor(key) for key in state.keys()}, "module.")  # noqa: SIM118 (no mapping)
+
+
+def _parts(losses: Mapping[str, float]) -> str:
+    named = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    return f" ({named})" if len(losses) > 1 else ""
 
 
 def _bar() -> RichProgress:

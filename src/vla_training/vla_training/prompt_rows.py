@@ -62,7 +62,11 @@ def _row(entry: Any, where: str) -> Row:
 def summarise_rows(
     subject: str, shift: str, played: Sequence[tuple[Trial, EpisodeResult]], settings: LoopSettings
 ) -> dict[str, Any]:
-    """Counts and intervals by prompt and by kind, settings and every episode, ready for JSON."""
+    """Counts and intervals by prompt and by kind, settings and every episode, ready for JSON.
+
+    `failed_but_placed` counts failures that end with the cube that was asked for last on the spot: another one was
+    moved or lifted, or the jaws still hold it.
+    """
     by_row: dict[Row, list[EpisodeResult]] = {}
     by_kind: dict[Kind, list[EpisodeResult]] = {}
     for trial, result in played:
@@ -97,6 +101,7 @@ def _counts(results: Sequence[EpisodeResult]) -> dict[str, Any]:
         "successes": successes,
         "success_rate": round(successes / len(results), 4),
         "interval_95": [round(low, 4), round(high, 4)],
+        "failed_but_placed": sum(result.placed and not result.success for result in results),
         "wrong_object": sum(result.wrong_lifted for result in results),
         "not_understood": sum(result.note.startswith("not understood") for result in results),
         "median_s": round(float(np.median(times)), 2) if times else None,

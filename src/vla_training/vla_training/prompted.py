@@ -181,7 +181,9 @@ class _Telling:
         if self._refusal:
             return replace(found, success=False, note=self._refusal)
         if self._told + 1 < len(self._row.prompts):
-            return replace(found, success=False, note="the first cube was never lifted: the prompt could not change")
+            return replace(
+                found, success=False, placed=False, note="the first cube was never lifted: the prompt could not change"
+            )
         return found
 
     def _placing(self, index: int) -> Placing:
@@ -226,9 +228,13 @@ def limits_of(row: Row, settings: LoopSettings) -> LoopSettings:
     return replace(settings, limit_s=settings.limit_s * (CARRYING_TIMES if row.kind is Kind.CARRYING else 1.0))
 
 
-def trials_of(rows: Sequence[Row], seeds: Sequence[int]) -> list[Trial]:
-    """Every row with every seed, row by row."""
-    return [Trial(row, seed) for row in rows for seed in seeds]
+def trials_of(rows: Sequence[Row], seeds: Sequence[int], apart: int) -> list[Trial]:
+    """Every row with `seeds`, row by row, each with seeds larger by `apart` than those of the row before.
+
+    Rows should not share scenes: where cubes lie decides most, and two phrases for one cube, once understood, are the
+    same to a policy. In the same scenes they would be the same episodes, counted twice.
+    """
+    return [Trial(row, seed + number * apart) for number, row in enumerate(rows) for seed in seeds]
 
 
 class ExpertPolicy:

@@ -4,9 +4,8 @@ Phase S and A train everything end to end, on random scenes and on demonstration
 what A does once more from there: its rate rises again and falls. Phase B, which may be left out, freezes the ResNet,
 computes its features once, and trains the transformer on them; phase H before it lets a new transformer learn whom a
 prompt means, from scenes that are asked about several cubes at once. Late checkpoints of the last phase play in closed
-loop,
-and the one that succeeds most often is the result: a LeRobot checkpoint with an ONNX graph and a manifest. Run it again
-with the same output folder and it continues where it was stopped.
+loop, and the one that succeeds most often is the result: a LeRobot checkpoint with an ONNX graph and a manifest. Run it
+again with the same output folder and it continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -22,20 +21,18 @@ import torch
 from lerobot.policies.act.modeling_act import ACTPolicy
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vla_core.errors import ConfigError
-from vla_core.manifest import PromptEncoding
-from vla_core.observation import ENVIRONMENT_KEY
+from vla_core.manifest import PromptEncoding, sha256_file
 from vla_core.prompt_phrases import FILE_NAME, Phrases
+from vla_core.store import locks
 from vla_sim.layout import NAMED
 from vla_training import act, dataset, export, prompt_export
 from vla_training.batches import Batches, PromptVectors, compute_stats
 from vla_training.config import Phase, TrainConfig
-from vla_training.eyes import CubeHead, cube_loss
+from vla_training.learner import IMITATION, Learner, loss_of
 from vla_training.loss_plot import plot_loss
-from vla_training.onnx_policy import IMAGES, STATE
-from vla_training.optimise import Batch, Trainer
+from vla_training.optimise import Trainer
 from vla_training.phrases import TARGETS, known
 from vla_training.select import Score, play
 
@@ -52,50 +49,6 @@ class PassThrough(nn.Module):
         return {"feature_map": features}
 
 
-def loss_of(policy: ACTPolicy, batch: Batch) -> Tensor:
-    """Mean absolute error of the normalised chunk, as far as its prompt asks: ACT's loss without the VAE part."""
-    each = len(batch.states) // len(batch.pictures)
-    seen = {IMAGES: [batch.pictures.repeat_interleave(each, 0) if each > 1 else batch.pictures], STATE: batch.states}
-    if batch.prompts is not None:
-        seen[ENVIRONMENT_KEY] = batch.prompts
-    predicted = policy.model(seen)[0].float()
-    if batch.told is None:
-        return functional.l1_loss(predicted, batch.chunks)
-    counts = torch.arange(predicted.shape[1]) < batch.told[:, None]
-    errors = functional.l1_loss(predicted, batch.chunks, reduction="none").mean(-1)
-    return (errors * counts).sum() / counts.sum()
-
-
-class Learner(nn.Module):
-    """A policy that listens, and beside it a head that must find every cube, see `vla_training.eyes`.
-
-    From then on the ResNet of the policy sees only what `loss` gives it; `act.folded` makes a policy without that.
-    """
-
-    def __init__(self, policy: ACTPolicy) -> None:
-        """Add a head to the ResNet of `policy`, which is trained in place."""
-        super().__init__()
-        self.policy = policy
-        self.head = CubeHead(policy.model.encoder_img_feat_input_proj.in_channels, len(NAMED))
-        self._pictures = self._features = torch.empty(0)
-        self._each = 1
-        policy.model.backbone.register_forward_pre_hook(lambda _module, _inputs: (self._pictures,))
-        policy.model.backbone.register_forward_hook(self._share)
-
-    def _share(self, _module: nn.Module, _inputs: object, output: dict[str, Tensor]) -> dict[str, Tensor]:
-        self._features = output["feature_map"]
-        return {"feature_map": self._features.repeat_interleave(self._each, 0) if self._each > 1 else self._features}
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Of the chunk, and of where the cubes are. The ResNet looks once at a picture that several prompts share."""
-        self._pictures, self._each = batch.pictures, len(batch.states) // len(batch.pictures)
-        # What the policy hands to the ResNet only counts the answers.
-        imitation = loss_of(
-            self.policy, batch._replace(pictures=batch.pictures[:1].expand(len(batch.states), -1, -1, -1))
-        )
-        return imitation if batch.cubes is None else imitation + cube_loss(self.head(self._features), batch.cubes)
-
-
 class Run:
     """One training run in one output folder."""
 
@@ -107,7 +60,7 @@ class Run:
         if config.start:
             act.warm_start(self.policy, config.start)
         self.policy.to(memory_format=torch.channels_last)
-        self._learner = Learner(self.policy) if config.prompt_encoder else None
+        self._learner = Learner(self.policy, pointing=config.pointing) if config.prompt_encoder else None
         self._data: dataset.Dataset | None = None
         self._stats: act.Stats | None = None
 
@@ -169,7 +122,7 @@ class Run:
             name,
             policy,
             phase,
-            loss_of=lambda batch: loss_of(policy, batch),
+            loss_of=lambda batch: {IMITATION: loss_of(policy, batch)},
             batch_of=lambda step: batches.cached(phase, step, features(), samples),
             folder=self.folder,
         )
@@ -236,30 +189,31 @@ class Run:
     def _batches(self, data: dataset.Dataset, stats: act.Stats, seed: int) -> Batches:
         encoder = self.config.prompt_encoder
         vectors = prompt_vectors(data.texts, encoder) if encoder else None
-        return Batches(data, stats, self.config.policy.image_key, seed, vectors)
+        return Batches(data, stats, self.config.policy.image_key, seed, vectors, pointing=self.config.pointing)
 
     def _whole(self, name: str, phase: Phase, batches: Batches, after: str = "") -> Iterator[int]:
         self.policy.train()
         learner = self._learner
-        trainer = Trainer(
-            name,
-            learner or self.policy,
-            phase,
-            loss_of=learner.loss if learner else lambda batch: loss_of(self.policy, batch),
-            batch_of=lambda step: batches.end_to_end(phase, step),
-            folder=self.folder,
-        )
-        if not trainer.restore() and after:
-            trainer.start_from(after)
-        for step in trainer.run():
-            self._plot()
-            yield step
+        with act.frozen_stages(self.policy, phase.frozen_stages):
+            trainer = Trainer(
+                name,
+                learner or self.policy,
+                phase,
+                loss_of=learner.losses if learner else lambda batch: {IMITATION: loss_of(self.policy, batch)},
+                batch_of=lambda step: batches.end_to_end(phase, step),
+                folder=self.folder,
+            )
+            if not trainer.restore() and after:
+                trainer.start_from(after)
+            for step in trainer.run():
+                self._plot()
+                yield step
 
     def _plot(self) -> None:
         plot_loss(self.folder / "log.jsonl", self.folder / "loss.png")
 
     def _load(self, folders: Sequence[Path]) -> dataset.Dataset:
-        data = dataset.load(folders, self.config.policy.chunk_size)
+        data = dataset.load(folders, self.config.policy.chunk_size, into_memory=True)
         print(f"{data.episodes} episodes, {len(data)} frames with pictures", flush=True)
         return data
 
@@ -275,8 +229,8 @@ def prompt_vectors(texts: Sequence[str], encoder: Path) -> PromptVectors:
     targets = {text: target for target in TARGETS for text in known(target)}
     if strange := [text for text in texts if text not in targets]:
         raise ConfigError(f"the demonstrations' prompt {strange[0]!r} is no known phrase: record them again")
-    asked = np.array([phrases.vector_of(targets[text]) for text in texts], np.float32)
-    return PromptVectors(asked, np.array([phrases.vector_of(colour) for colour in NAMED], np.float32))
+    vectors = np.array([phrases.vector_of(colour) for colour in NAMED], np.float32)
+    return PromptVectors(vectors, np.array([NAMED.index(targets[text]) for text in texts], np.int64))
 
 
 def _assembled(policy: ACTPolicy, backbone: nn.Module, trainer: Trainer) -> ACTPolicy:
@@ -313,14 +267,24 @@ def train(config: TrainConfig, folder: Path, provenance: dict[str, Any]) -> Path
     Raises:
         ConfigError: no data, with the folder where it should be.
         ModelError: the output folder belongs to another network.
+        StoreBusy: another run writes to that folder.
     """
-    run = Run(config, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Two runs would write the same states and log; the lock follows no link.
+    with locks.folder(folder.resolve(), shared=False):
+        return _train(Run(config, folder), provenance)
+
+
+def _train(run: Run, provenance: dict[str, Any]) -> Path:
+    config = run.config
     run.see()
     best = run.best()
     encoding = prompt_export.install(config.prompt_encoder, best) if config.prompt_encoder else None
     parity = export.export_onnx(best)
     facts = {"episodes": run.data.episodes, "frames": len(run.data), "seed": config.seed, **provenance}
     facts["parity_max_abs_error_rad"] = parity.max_abs_error_rad
+    if config.start:
+        facts["start_sha256"] = sha256_file(config.start / act.WEIGHTS_FILE)
     export.write_manifest(best, manifest_settings(config, encoding), facts)
     return best
 

@@ -26,7 +26,8 @@ range of daily use; --shift takes one of these to its extremes, --plain leaves o
 time, in one process a core; --graph plays through the whole ROS graph and the serial bus instead, in real time.
 
 A model that listens is told what to do: by its own prompt, by --prompt, or by every row of a table, --prompts, in which
-the cube may also be missing (then the arm must stay at rest), or the prompt changes on the way."""
+the cube may also be missing (then the arm must stay at rest), or the prompt changes on the way. Each row plays scenes
+of its own; failures that end with the right cube on the spot are counted apart."""
 
 SHIPPED = "shipped"
 """Of `--prompts` without a file."""

@@ -6,7 +6,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from evergreen.arguments import above_0, whole
+from evergreen.arguments import above_0, size, whole
 from evergreen.commands import Command
 from vla_core.errors import ConfigError
 
@@ -59,6 +59,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="colours that it is asked for, of black, white, red, green, blue and yellow",
     )
     expert.add_argument(
+        "--kinds",
+        metavar="KIND,…",
+        default="",
+        help="with --targets, only demonstrations that go like this: steady, absent, changed before grasp, "
+        "changed while carrying (default: all, in the shares of daily use)",
+    )
+    expert.add_argument(
+        "--places",
+        metavar="PLACE,…",
+        default="",
+        help="with --targets, only scenes in which a cube that is asked for lies like this: crowded (another within "
+        "10 cm), end (none is, and it lies at an end of the half disc, far out), elsewhere; none of the kind absent "
+        "(default: all)",
+    )
+    expert.add_argument(
+        "--size",
+        type=size(32, 4096, "256x128"),
+        metavar="WxH",
+        default=(192, 96),
+        help="of the pictures, px, as the policy will see them: multiples of 32; the camera's have 320x240 "
+        "(default: 192x96)",
+    )
+    expert.add_argument(
         "--seed", type=whole(0, 1_000_000_000), default=0, help="of the first scene (default: %(default)s)"
     )
     expert.add_argument("--jobs", type=whole(1, 1_000_000_000), default=1, help="processes (default: %(default)s)")
@@ -106,5 +129,7 @@ COMMAND = Command(
         "evergreen record --cameras front,wrist --duration 30 --reset 10 --episodes 20",
         "evergreen record --expert --episodes 100 --target black --out out/data/black",
         "evergreen record --expert --targets black,white,red,green,blue,yellow --episodes 6000 --jobs 2",
+        'evergreen record --expert --targets black,white --kinds "changed before grasp" --out out/data/changes',
+        "evergreen record --expert --targets black,white --places crowded,end --size 256x128 --out out/data/hard",
     ),
 )

@@ -86,6 +86,11 @@ class Robot(Protocol):
         ...
 
 
+def scene_seed(seed: int, index: int) -> int:
+    """Seed of scene `index`, below 1000, of a run with `seed`: no model has seen it, neighbouring runs share none."""
+    return HELD_OUT_SEEDS + seed * 1000 + index
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to play."""
@@ -105,8 +110,8 @@ class Plan:
     """By seed and targets, where any colour may be asked for; None for the scenes of models that know one cube."""
 
     def seed_of(self, index: int) -> int:
-        """Seed of the scene of episode `index`, from 1: no model has seen it, and neighbouring runs share none."""
-        return HELD_OUT_SEEDS + self.seed * 1000 + index
+        """Seed of the scene of episode `index`, from 1."""
+        return scene_seed(self.seed, index)
 
 
 @dataclass(slots=True)
