@@ -4,23 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_shared_memory_for_nodes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In the packages' tests, nodes come and go beside a participant that stays: they talk over UDP.
-
-    Where Fast DDS finds the shared memory of an earlier process that seems unwell, as all do on a loaded machine, it
-    makes a new one under the same name. Whoever was there before goes on writing to the old one, and the new node
-    never hears from it (eProsima/Fast-DDS 5053, 5469). Whole graphs, in `tests/`, run with what users have.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        if Path(__file__).parent / "src" in request.path.parents:
-            patch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
-        yield
 
 
 @pytest.fixture(autouse=True)

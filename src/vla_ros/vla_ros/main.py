@@ -24,6 +24,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from vla_core.errors import ConfigError, EvergreenError
+from vla_ros.transport import prefer_udp
 
 EXIT_CONFIG = 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -73,6 +74,7 @@ def _init(args: Sequence[str] | None) -> None:
     Raises:
         ConfigError: the command line, a parameter file or the environment is wrong; rcl names the file and the line.
     """
+    prefer_udp(rclpy.get_rmw_implementation_identifier())
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except _rclpy.UnknownROSArgsError as error:

@@ -13,6 +13,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from vla_ros.transport import prefer_udp
+
 SPIN_S = 0.1
 """How long the end waits for the thread; tearing down an executor that spins breaks it off with an exception."""
 JOIN_S = 5.0
@@ -24,6 +26,7 @@ AnyNode = TypeVar("AnyNode", bound=Node)
 def spinning(make_node: Callable[[], AnyNode], namespace: str = "") -> Iterator[AnyNode]:
     """Make the node in `namespace` and spin it until the context is left."""
     ros_args = ["--ros-args", "-r", f"__ns:=/{namespace.strip('/')}"] if namespace.strip("/") else []
+    prefer_udp(rclpy.get_rmw_implementation_identifier())
     rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
     ending = threading.Event()
     node = executor = thread = None
