@@ -1,9 +1,10 @@
-"""How often a node that is killed and started again stays deaf, over Fast DDS's shared memory and over UDP.
+"""Fast DDS's shared memory beside UDP: deaf nodes after a kill, and raw pictures of eight cameras lost on the way.
 
-    python benchmarks/restarts.py --restarts 20 --json out/restarts.json
+    python benchmarks/transports.py --json out/transports.json
 
 Two processes publish pictures far more often than cameras do, and two more keep the processors busy, so that many kills
-come in the middle of a message. Another hears both, is killed as soon as it has, and is started again.
+come in the middle of a message. Another hears both, is killed as soon as it has, and is started again. For the raw
+pictures, nothing else runs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import rclpy
 from report import machine, publish
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from evergreen.demo.resources import free_domain
 from vla_ros.qos import CAMERA_PUB, CAMERA_SUB
@@ -40,6 +41,8 @@ TALKERS = ("front", "wrist")
 TOPICS = ("picture", "preview")
 """Of each talker."""
 BUSY = 2
+RAW, CAMERAS, FPS, STREAM_S = bytes(640 * 480 * 3), 8, 15.0, 8.0
+MEETING_S = 3.0
 
 
 def talk(camera: str) -> None:
@@ -69,13 +72,43 @@ def hear() -> None:
     rclpy.spin(node)
 
 
+def stream() -> None:
+    """Publish raw pictures of all cameras for a while, and say how many."""
+    rclpy.init()
+    node = rclpy.create_node("raw")
+    publishers = [node.create_publisher(Image, f"raw{number}", CAMERA_PUB) for number in range(CAMERAS)]
+    message = Image(data=RAW)
+    time.sleep(MEETING_S)
+    rounds = int(STREAM_S * FPS)
+    for _ in range(rounds):
+        for publisher in publishers:
+            publisher.publish(message)
+        time.sleep(1.0 / FPS)
+    print(rounds * CAMERAS, flush=True)
+
+
+def count() -> None:
+    """Count raw pictures for long enough to hear them all, and say how many."""
+    rclpy.init()
+    node = rclpy.create_node("count")
+    heard: list[None] = []
+    for number in range(CAMERAS):
+        node.create_subscription(Image, f"raw{number}", lambda _: heard.append(None), CAMERA_SUB)
+    deadline = time.monotonic() + 2 * MEETING_S + 2 * STREAM_S
+    while time.monotonic() < deadline:
+        rclpy.spin_once(node, timeout_sec=0.1)
+    print(len(heard), flush=True)
+
+
 def compute() -> None:
     """Keep a processor busy until killed."""
     while True:
         pass
 
 
-ROLES = {"hear": hear, "compute": compute} | {camera: partial(talk, camera) for camera in TALKERS}
+ROLES = {"hear": hear, "compute": compute, "stream": stream, "count": count} | {
+    camera: partial(talk, camera) for camera in TALKERS
+}
 
 
 @contextlib.contextmanager
@@ -99,16 +132,31 @@ def hears(environment: dict[str, str]) -> bool:
     return heard
 
 
+def environment_of(transport: str, domain: int) -> dict[str, str]:
+    """Of a process that uses this transport."""
+    environment = {name: text for name, text in os.environ.items() if name not in CHOSEN_BY_USER}
+    environment |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    if transport == UDP:
+        prefer_udp(rclpy.get_rmw_implementation_identifier(), environment)
+    return environment
+
+
+def raw_pictures(transport: str) -> dict[str, int]:
+    """How many were sent, and how many heard."""
+    with free_domain() as domain:
+        environment = environment_of(transport, domain)
+        with process("count", environment) as counting, process("stream", environment) as streaming:
+            sent, heard = (int(started.communicate()[0]) for started in (streaming, counting))
+    return {"sent": sent, "heard": heard}
+
+
 def deaf_after(transport: str, restarts: int) -> int:
     """How many of so many restarts left a node deaf; then the publisher is started anew as well."""
     deaf = done = 0
     while done < restarts:
         with contextlib.ExitStack() as stack:
             domain = stack.enter_context(free_domain())
-            environment = {name: text for name, text in os.environ.items() if name not in CHOSEN_BY_USER}
-            environment |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-            if transport == UDP:
-                prefer_udp(rclpy.get_rmw_implementation_identifier(), environment)
+            environment = environment_of(transport, domain)
             for role in (*TALKERS, *["compute"] * BUSY):
                 stack.enter_context(process(role, environment))
             if not hears(environment):
@@ -125,15 +173,16 @@ def deaf_after(transport: str, restarts: int) -> int:
 def main() -> None:
     """Measure both transports, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--restarts", type=int, default=20, help="for each transport (default %(default)s)")
+    parser.add_argument("--restarts", type=int, default=40, help="for each transport (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the result here too")
     parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role:
         ROLES[options.role]()
         return
+    raw = {transport: raw_pictures(transport) for transport in (SHARED_MEMORY, UDP)}
     deaf = {transport: deaf_after(transport, options.restarts) for transport in (SHARED_MEMORY, UDP)}
-    publish(machine() | {"restarts": options.restarts, "deaf": deaf}, options.json)
+    publish(machine() | {"raw_pictures": raw, "restarts": options.restarts, "deaf": deaf}, options.json)
 
 
 if __name__ == "__main__":
