@@ -124,7 +124,7 @@ def process(role: str, environment: dict[str, str]) -> Iterator[subprocess.Popen
 
 
 def hears(environment: dict[str, str]) -> bool:
-    """Whether a node started now hears anything; it is killed afterwards."""
+    """Whether a node started now hears every topic; it is killed afterwards."""
     with process("hear", environment) as listener, selectors.DefaultSelector() as selector:
         selector.register(listener.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]  # a pipe
         heard = bool(selector.select(DEAF_S))
@@ -151,7 +151,7 @@ def raw_pictures(transport: str) -> dict[str, int]:
 
 
 def deaf_after(transport: str, restarts: int) -> int:
-    """How many of so many restarts left a node deaf; then the publisher is started anew as well."""
+    """How many of so many restarts left a node deaf; after each, the talkers are started anew as well."""
     deaf = done = 0
     while done < restarts:
         with contextlib.ExitStack() as stack:
